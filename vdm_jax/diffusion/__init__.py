@@ -1,0 +1,1 @@
+"""The mathematics of the diffusion process: jax only, no networks, no I/O."""

@@ -1,0 +1,12 @@
+"""Samplers: from noise to videos through any denoiser.
+
+    x = sample(key, denoise, shape, schedule=..., sampler=..., num_steps=...)
+
+`denoise` is any function (z, logsnr) -> x_hat; nothing here knows networks.
+"""
+
+from vdm_jax.samplers.ancestral import Ancestral
+from vdm_jax.samplers.ddim import DDIM
+from vdm_jax.samplers.loop import Corrector, Sampler, sample
+
+__all__ = ['DDIM', 'Ancestral', 'Corrector', 'Sampler', 'sample']

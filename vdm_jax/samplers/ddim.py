@@ -1,0 +1,46 @@
+"""DDIM: the deterministic sampler.
+
+    z_s = alpha_s x_hat + sigma_s eps_hat,   eps_hat = (z_t - alpha_t x_hat) / sigma_t
+
+the first-order exponential integrator of the probability-flow ODE: exact when
+x_hat does not change between t and s.
+
+Source: Song et al. 2021 (DDIM), eq. (12) with eta = 0, in log-SNR coordinates
+as in Salimans and Ho 2022, eq. (8).
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from vdm_jax.diffusion import gaussian, parameterization
+from vdm_jax.diffusion.noise import NoisePrior
+from vdm_jax.shapes import DenoiseFn
+
+
+@dataclasses.dataclass(frozen=True)
+class DDIM:
+  """Moves along the probability flow; draws no noise after the first z."""
+
+  def init(self, z: Array) -> tuple[()]:
+    """Nothing to remember."""
+    del z
+    return ()
+
+  def step(
+    self,
+    key: Array,
+    denoise: DenoiseFn,
+    z: Array,
+    memory: Any,
+    *,
+    logsnr_t: Array,
+    logsnr_s: Array,
+    noise: NoisePrior,
+  ) -> tuple[Array, Array, Any]:
+    """Returns (z_s, x_hat, memory)."""
+    del key, noise
+    x_hat = denoise(z, logsnr_t)
+    eps_hat = parameterization.eps_from_x(x_hat, z, logsnr_t)
+    return gaussian.corrupt(x_hat, eps_hat, logsnr_s), x_hat, memory

@@ -1,0 +1,140 @@
+"""The one sampling loop.
+
+    z_1 ~ noise prior
+    for t, s in consecutive pairs of num_steps + 1 times from 1 to 0:
+      z_s = sampler.step(z_t)           any sampler of this package
+      z_s = corrector(z_s)              optional, e.g. Langevin, VDM eq. (5)
+    return the last x_hat
+
+The times are uniformly spaced (VDM, section 2).  The loop is a `lax.scan`:
+one compilation and one device program, whatever the number of steps.
+
+Every draw of noise, the first and those inside the steps, comes from the same
+noise prior, so that the process sampled is the process that was trained.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.diffusion.noise import Independent, NoisePrior
+from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.shapes import DenoiseFn, PRNGKey, Video
+
+
+class Sampler(Protocol):
+  """One step of a sampling method, from time t to an earlier time s."""
+
+  def init(self, z: Array) -> Any:
+    """Returns what the method remembers between steps, a pytree."""
+    ...
+
+  def step(
+    self,
+    key: Array,
+    denoise: DenoiseFn,
+    z: Array,
+    memory: Any,
+    *,
+    logsnr_t: Array,
+    logsnr_s: Array,
+    noise: NoisePrior,
+  ) -> tuple[Array, Array, Any]:
+    """Returns (z_s, x_hat at z_t, memory)."""
+    ...
+
+
+class Corrector(Protocol):
+  """A move that leaves the marginal of z_s at `logsnr` as it is."""
+
+  def __call__(
+    self,
+    key: Array,
+    denoise: DenoiseFn,
+    z: Array,
+    *,
+    logsnr: Array,
+    noise: NoisePrior,
+  ) -> Array:
+    """Returns the moved z_s."""
+    ...
+
+
+def sample(
+  key: PRNGKey,
+  denoise: DenoiseFn,
+  shape: tuple[int, ...],
+  *,
+  schedule: Schedule,
+  sampler: Sampler,
+  num_steps: int,
+  noise: NoisePrior = Independent(),  # noqa: B008, frozen and stateless
+  corrector: Corrector | None = None,
+  progress: Callable[[Any], None] | None = None,
+) -> Video:
+  """Draws videos.
+
+  Args:
+    key: random key.
+    denoise: (z [B, F, H, W, C], logsnr []) -> x_hat [B, F, H, W, C].
+    shape: (B, F, H, W, C) of the result.
+    schedule: t -> logsnr.
+    sampler: the method, e.g. `Ancestral(0.1)` or `DDIM()`.
+    num_steps: number of steps, at least 1.
+    noise: the noise prior that the denoiser was trained with.
+    corrector: applied after every step but the last.
+    progress: called on the host with the number of finished steps.
+
+  Returns:
+    The sampler's last estimate of the clean videos, float32 of `shape`.
+
+  Raises:
+    ValueError: if `shape` is not that of a batch of videos, or
+      `num_steps` < 1.
+  """
+  if len(shape) != 5:
+    raise ValueError(
+      f'sample got shape={tuple(shape)}; give the five sizes '
+      '(videos, frames, height, width, channels).'
+    )
+  if num_steps < 1:
+    raise ValueError(f'sample got num_steps={num_steps}; give at least 1.')
+  init_key, loop_key = jax.random.split(key)
+  z = noise.sample(init_key, shape)
+  logsnrs = schedule(jnp.linspace(1.0, 0.0, num_steps + 1))
+
+  def advance(carry, step):
+    z, _, memory = carry
+    index, logsnr_t, logsnr_s = step
+    step_key, correct_key = jax.random.split(jax.random.fold_in(loop_key, index))
+    z, x_hat, memory = sampler.step(
+      step_key,
+      denoise,
+      z,
+      memory,
+      logsnr_t=logsnr_t,
+      logsnr_s=logsnr_s,
+      noise=noise,
+    )
+    if corrector is not None:
+      # The result is the last x_hat: a move after it would be lost work.
+      z = jax.lax.cond(
+        index + 1 < num_steps,
+        lambda z: corrector(
+          correct_key, denoise, z, logsnr=logsnr_s, noise=noise
+        ),
+        lambda z: z,
+        z,
+      )
+    if progress is not None:
+      # The data dependence on x_hat keeps the report behind the work.
+      jax.debug.callback(lambda i, _: progress(i), index + 1, x_hat[0, 0, 0, 0])
+    return (z, x_hat, memory), None
+
+  steps = (jnp.arange(num_steps), logsnrs[:-1], logsnrs[1:])
+  carry = (z, jnp.zeros_like(z), sampler.init(z))
+  (_, x_hat, _), _ = jax.lax.scan(advance, carry, steps)
+  return x_hat
