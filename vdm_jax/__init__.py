@@ -1,0 +1,1 @@
+"""vdm_jax: video diffusion in JAX/Flax, native to TPU pods."""

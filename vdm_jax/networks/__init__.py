@@ -1,0 +1,1 @@
+"""flax.linen modules: they know tensors, not diffusion."""

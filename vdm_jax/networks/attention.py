@@ -1,0 +1,196 @@
+"""Attention over space, over time, and from pixels to tokens.
+
+    Spatial    each frame alone: H W queries, keys and values
+    Temporal   each pixel alone: F queries, keys and values, with relative
+               positions (VDM section 3; Shaw et al. 2018, eq. (5)):
+
+                 logit_ij = q_i . (k_j + r_{j - i}) / sqrt(d)
+
+               Independent images ride along as trailing frames.  VDM fixes
+               their attention matrix to the identity: each attends to itself
+               alone, so its result is its own value.
+    Cross      H W queries, keys and values from a sequence of tokens
+
+Every block is residual, x + W_out attention(norm(x)), and starts as the
+identity: W_out is zero.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import Array
+from jax.typing import DTypeLike
+
+from vdm_jax.networks.normalization import GroupNorm
+
+
+def attend(
+  q: Array,
+  k: Array,
+  v: Array,
+  *,
+  relative: Array | None = None,
+  mask: Array | None = None,
+) -> Array:
+  """Softmax attention over the third last axis.
+
+  Args:
+    q: queries, [..., n, heads, d].
+    k: keys, [..., m, heads, d].
+    v: values, [..., m, heads, d].
+    relative: [n, m, d], added to the keys that query i sees.
+    mask: broadcastable to [..., heads, n, m], False where a query may not
+      look.
+
+  Returns:
+    [..., n, heads, d].  Logits and softmax are float32.
+  """
+  q = q / math.sqrt(q.shape[-1])
+  logits = jnp.einsum(
+    '...nhd,...mhd->...hnm', q, k, preferred_element_type=jnp.float32
+  )
+  if relative is not None:
+    logits += jnp.einsum(
+      '...nhd,nmd->...hnm', q, relative, preferred_element_type=jnp.float32
+    )
+  if mask is not None:
+    logits = jnp.where(mask, logits, -jnp.inf)
+  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+  return jnp.einsum('...hnm,...mhd->...nhd', weights, v)
+
+
+def _heads(features: int, head_dim: int) -> int:
+  heads = max(1, features // head_dim)
+  if features % heads:
+    raise ValueError(
+      f'{features} channels do not split into heads of head_dim={head_dim}: '
+      'choose a head_dim that divides width * multiplier at every level with '
+      'attention.'
+    )
+  return heads
+
+
+def _output(features: int, dtype: DTypeLike) -> nn.Dense:
+  return nn.Dense(
+    features,
+    dtype=dtype,
+    kernel_init=nn.initializers.zeros,
+    name='out',
+  )
+
+
+class SpatialAttention(nn.Module):
+  """Self-attention within each frame of [B, F, H, W, C].
+
+  Attributes:
+    head_dim: channels of a head.
+    dtype: compute type.
+  """
+
+  head_dim: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns x plus its attention, same shape."""
+    height, features = x.shape[-3], x.shape[-1]
+    heads = _heads(features, self.head_dim)
+    qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
+      GroupNorm(dtype=self.dtype, name='norm')(x)
+    )
+    q, k, v = rearrange(
+      qkv, 'b f y x (three h d) -> three b f (y x) h d', three=3, h=heads
+    )
+    out = rearrange(
+      attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height
+    )
+    return x + _output(features, self.dtype)(out)
+
+
+class TemporalAttention(nn.Module):
+  """Self-attention over the frames of each pixel of [B, F, H, W, C].
+
+  Attributes:
+    head_dim: channels of a head.
+    num_images: trailing frames that are independent images.
+    max_distance: frames further apart than this share one position.
+    dtype: compute type.
+  """
+
+  head_dim: int
+  num_images: int = 0
+  max_distance: int = 32
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns x plus its attention, same shape."""
+    height, features = x.shape[-3], x.shape[-1]
+    heads = _heads(features, self.head_dim)
+    qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
+      GroupNorm(dtype=self.dtype, name='norm')(x)
+    )
+    q, k, v = rearrange(
+      qkv, 'b f y x (three h d) -> three b (y x) f h d', three=3, h=heads
+    )
+    positions = self.param(
+      'positions',
+      nn.initializers.normal(0.02),
+      (2 * self.max_distance + 1, features // heads),
+    )
+    num_frames = x.shape[1] - self.num_images
+    frame = jnp.arange(num_frames)
+    distance = jnp.clip(
+      frame[None] - frame[:, None], -self.max_distance, self.max_distance
+    )
+    relative = positions[distance + self.max_distance].astype(self.dtype)
+    video = attend(
+      q[:, :, :num_frames],
+      k[:, :, :num_frames],
+      v[:, :, :num_frames],
+      relative=relative,
+    )
+    out = jnp.concatenate([video, v[:, :, num_frames:]], axis=2)
+    out = rearrange(out, 'b (y x) f h d -> b f y x (h d)', y=height)
+    return x + _output(features, self.dtype)(out)
+
+
+class CrossAttention(nn.Module):
+  """Attention from the pixels of [B, F, H, W, C] to tokens.
+
+  Attributes:
+    head_dim: channels of a head.
+    dtype: compute type.
+  """
+
+  head_dim: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Array, tokens: Array, token_mask: Array | None = None
+  ) -> Array:
+    """Returns x plus what it finds in `tokens`.
+
+    Args:
+      x: [B, F, H, W, C].
+      tokens: [B, L, D].
+      token_mask: [B, L], False where a token is padding; at least one token
+        of each video must be real.
+    """
+    features = x.shape[-1]
+    heads = _heads(features, self.head_dim)
+    q = nn.Dense(features, dtype=self.dtype, name='query')(
+      GroupNorm(dtype=self.dtype, name='norm')(x)
+    )
+    kv = nn.Dense(2 * features, dtype=self.dtype, name='key_value')(
+      nn.LayerNorm(dtype=self.dtype, name='token_norm')(tokens)
+    )
+    q = rearrange(q, 'b f y x (h d) -> b (f y x) h d', h=heads)
+    k, v = rearrange(kv, 'b l (two h d) -> two b l h d', two=2, h=heads)
+    mask = None if token_mask is None else token_mask[:, None, None, :]
+    out = attend(q, k, v, mask=mask).reshape(x.shape)
+    return x + _output(features, self.dtype)(out)

@@ -1,0 +1,136 @@
+"""Residual blocks of the U-Net, and the stage that follows each with attention.
+
+    h = conv(resample(SiLU(norm(x))))
+    h = conv(dropout(SiLU(norm(h) * (1 + scale) + shift)))
+    x = shortcut(resample(x)) + h
+
+`scale` and `shift` come from the conditioning embedding.  The last convolution
+starts at zero, so that every block starts as its shortcut.
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from vdm_jax.networks.attention import (
+  CrossAttention,
+  SpatialAttention,
+  TemporalAttention,
+)
+from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.normalization import GroupNorm
+
+Resize = Literal['keep', 'down', 'up']
+
+
+def average_pool(x: Array) -> Array:
+  """Halves the height and width of [..., H, W, C]."""
+  *lead, height, width, channels = x.shape
+  blocks = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
+  return blocks.mean((-4, -2))
+
+
+def nearest_upsample(x: Array) -> Array:
+  """Doubles the height and width of [..., H, W, C] by repetition."""
+  return x.repeat(2, axis=-3).repeat(2, axis=-2)
+
+
+_RESIZE = {
+  'keep': lambda x: x,
+  'down': average_pool,
+  'up': nearest_upsample,
+}
+
+
+class ResidualBlock(nn.Module):
+  """Two 3x3 convolutions on every frame, modulated by an embedding.
+
+  Attributes:
+    features: output channels.
+    resize: halve or double the resolution inside the block.
+    dropout: rate before the second convolution.
+    train: whether dropout is on.
+    dtype: compute type.
+  """
+
+  features: int
+  resize: Resize = 'keep'
+  dropout: float = 0.0
+  train: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, embedding: Array) -> Array:
+    """Transforms [B, F, H, W, C], given an embedding [B, 1 or F, E]."""
+    resize = _RESIZE[self.resize]
+    h = jax.nn.silu(GroupNorm(dtype=self.dtype, name='norm_1')(x))
+    h = Conv(self.features, dtype=self.dtype, name='conv_1')(resize(h))
+    modulation = nn.Dense(
+      2 * self.features, dtype=self.dtype, name='modulation'
+    )(jax.nn.silu(embedding))
+    scale, shift = jnp.split(modulation[:, :, None, None], 2, axis=-1)
+    h = GroupNorm(dtype=self.dtype, name='norm_2')(h) * (1 + scale) + shift
+    h = nn.Dropout(self.dropout, deterministic=not self.train)(jax.nn.silu(h))
+    h = Conv(
+      self.features,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros,
+      name='conv_2',
+    )(h)
+    x = resize(x)
+    if x.shape[-1] != self.features:
+      x = nn.Dense(self.features, dtype=self.dtype, name='shortcut')(x)
+    return x + h
+
+
+class Stage(nn.Module):
+  """A residual block, then attention over space, tokens and time.
+
+  Attributes:
+    block: configured residual block.
+    spatial: spatial attention, if any.
+    cross: attention to tokens, if any.
+    temporal: temporal attention, if any.
+  """
+
+  features: int
+  head_dim: int = 64
+  attention: bool = False
+  temporal: bool = True
+  num_images: int = 0
+  dropout: float = 0.0
+  train: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Array,
+    embedding: Array,
+    tokens: Array | None = None,
+    token_mask: Array | None = None,
+  ) -> Array:
+    """Transforms [B, F, H, W, C], given an embedding [B, 1 or F, E]."""
+    x = ResidualBlock(
+      self.features,
+      dropout=self.dropout,
+      train=self.train,
+      dtype=self.dtype,
+      name='block',
+    )(x, embedding)
+    if not self.attention:
+      return x
+    x = SpatialAttention(self.head_dim, dtype=self.dtype, name='spatial')(x)
+    if tokens is not None:
+      x = CrossAttention(self.head_dim, dtype=self.dtype, name='cross')(
+        x, tokens, token_mask
+      )
+    if self.temporal:
+      x = TemporalAttention(
+        self.head_dim, self.num_images, dtype=self.dtype, name='temporal'
+      )(x)
+    return x

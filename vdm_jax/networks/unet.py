@@ -1,0 +1,186 @@
+"""The factorized space-time U-Net, VDM section 3, Figure 1 and Appendix A.
+
+    in     3x3 convolution
+    down   at each level: num_blocks stages; between levels a halving
+    mid    a stage with attention, a residual block
+    up     at each level: num_blocks + 1 stages, each fed the activation of
+           the way down that it mirrors; between levels a doubling
+    out    norm, SiLU, 3x3 convolution that starts at zero
+
+A stage is a residual block, followed by spatial, cross and temporal attention
+at the resolutions that ask for it.  Convolutions and norms see single frames;
+only temporal attention mixes them.
+
+Resolutions are halved and doubled in one of two forms: 'conv' is a strided
+convolution, and a nearest-neighbour doubling followed by a convolution (VDM);
+'block' is a residual block around an average pool or a doubling (PYoCo,
+VideoFusion).
+"""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+
+from vdm_jax.networks.blocks import ResidualBlock, Stage, nearest_upsample
+from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.embeddings import ConditionEmbedding
+from vdm_jax.networks.normalization import GroupNorm
+
+
+class UNet(nn.Module):
+  """Maps a noisy video to a video-shaped prediction.
+
+  Attributes:
+    width: channels of the first level ("base channels").
+    multipliers: channels of each level over `width`.
+    num_blocks: residual blocks of a level on the way down.
+    attention_resolutions: heights of feature maps that get attention; the
+      middle always does.
+    head_dim: channels of an attention head.
+    temporal: whether frames see each other; False is an image network.
+    embedding_dim: width of the conditioning embedding.
+    embedding_layers: layers of its MLP.
+    num_classes: classes of `label`; 0 for an unconditional network.
+    resample: 'conv' or 'block', see above.
+    dropout: rate inside the residual blocks.
+    out_channels: channels of the prediction.
+    remat: recompute each stage's activations in the backward pass, which
+      trades a third more compute for most of the memory.
+    dtype: compute type, e.g. bfloat16; parameters are float32.
+  """
+
+  width: int = 256
+  multipliers: tuple[int, ...] = (1, 2, 4, 8)
+  num_blocks: int = 2
+  attention_resolutions: tuple[int, ...] = (8, 16, 32)
+  head_dim: int = 64
+  temporal: bool = True
+  embedding_dim: int = 1024
+  embedding_layers: int = 4
+  num_classes: int = 0
+  resample: Literal['conv', 'block'] = 'conv'
+  dropout: float = 0.0
+  out_channels: int = 3
+  remat: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  def check(self, height: int, width: int) -> None:
+    """Raises ValueError unless the network can take this resolution."""
+    factor = 2 ** (len(self.multipliers) - 1)
+    if height % factor or width % factor:
+      raise ValueError(
+        f'a resolution of {height}x{width} does not fit a U-Net of '
+        f'{len(self.multipliers)} levels: height and width must be divisible '
+        f'by {factor}.'
+      )
+
+  @nn.compact
+  def __call__(
+    self,
+    z: Array,
+    logsnr: Array,
+    *,
+    label: Array | None = None,
+    cond: Array | None = None,
+    tokens: Array | None = None,
+    token_mask: Array | None = None,
+    num_images: int = 0,
+    train: bool = False,
+  ) -> Array:
+    """Predicts a video from a noisy one.
+
+    Args:
+      z: [B, F, H, W, C].
+      logsnr: noise level of each video, [B].
+      label: class of each video, [B]; None or `num_classes` is no class.
+      cond: conditioning vectors, [B, D] or one for each frame, [B, F, D].
+      tokens: token sequences to attend to, [B, L, D].
+      token_mask: [B, L], False where a token is padding.
+      num_images: how many of the last frames are independent images.
+      train: turns dropout on; needs the rng stream 'dropout'.
+
+    Returns:
+      [B, F, H, W, out_channels], float32.
+
+    Raises:
+      ValueError: if height or width is not divisible by the network's factor.
+    """
+    self.check(z.shape[-3], z.shape[-2])
+    stage_class = nn.remat(Stage) if self.remat else Stage
+    block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+    regular = {
+      'dropout': self.dropout,
+      'train': train,
+      'dtype': self.dtype,
+    }
+
+    def stage(x, multiplier, name, *, attention=None):
+      if attention is None:
+        attention = x.shape[-3] in self.attention_resolutions
+      return stage_class(
+        multiplier * self.width,
+        head_dim=self.head_dim,
+        attention=attention,
+        temporal=self.temporal,
+        num_images=num_images,
+        name=name,
+        **regular,
+      )(x, embedding, tokens, token_mask)
+
+    def down(x, name):
+      if self.resample == 'block':
+        return block_class(x.shape[-1], resize='down', name=name, **regular)(
+          x, embedding
+        )
+      return Conv(x.shape[-1], stride=2, dtype=self.dtype, name=name)(x)
+
+    def up(x, name):
+      if self.resample == 'block':
+        return block_class(x.shape[-1], resize='up', name=name, **regular)(
+          x, embedding
+        )
+      x = nearest_upsample(x)
+      return Conv(x.shape[-1], dtype=self.dtype, name=name)(x)
+
+    embedding = ConditionEmbedding(
+      self.embedding_dim,
+      self.embedding_layers,
+      sinusoid_dim=self.width,
+      num_classes=self.num_classes,
+      dtype=self.dtype,
+      name='embedding',
+    )(logsnr, label, cond)
+    x = Conv(self.width, dtype=self.dtype, name='in')(z.astype(self.dtype))
+
+    skips = [x]
+    last = len(self.multipliers) - 1
+    for level, multiplier in enumerate(self.multipliers):
+      for block in range(self.num_blocks):
+        x = stage(x, multiplier, f'down_{level}_{block}')
+        skips.append(x)
+      if level < last:
+        x = down(x, f'down_{level}')
+        skips.append(x)
+
+    x = stage(x, self.multipliers[-1], 'mid_0', attention=True)
+    x = stage(x, self.multipliers[-1], 'mid_1', attention=False)
+
+    for level in range(last, -1, -1):
+      for block in range(self.num_blocks + 1):
+        x = jnp.concatenate([x, skips.pop()], axis=-1)
+        x = stage(x, self.multipliers[level], f'up_{level}_{block}')
+      if level:
+        x = up(x, f'up_{level}')
+
+    x = jax.nn.silu(GroupNorm(dtype=self.dtype, name='out_norm')(x))
+    x = Conv(
+      self.out_channels,
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros,
+      name='out',
+    )(x)
+    return x.astype(jnp.float32)
