@@ -1,0 +1,1 @@
+"""Thin assemblies of the parts, one for each paper."""

@@ -1,0 +1,49 @@
+"""What training asks of a system; every paper's assembly offers it."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jax import Array
+
+Params = Any
+"""A pytree of float32 arrays."""
+
+Batch = dict[str, Array]
+"""'video' [B, F, H, W, C] in [-1, 1], and optionally 'label' [B]."""
+
+
+class System(Protocol):
+  """A trainable video model."""
+
+  def check(self, video_shape: tuple[int, ...]) -> None:
+    """Raises ValueError if videos [F, H, W, C] cannot be modelled."""
+    ...
+
+  def init(self, key: Array, video_shape: tuple[int, ...]) -> Params:
+    """Returns fresh parameters for videos [F, H, W, C]."""
+    ...
+
+  def draw(self, key: Array, batch: Batch) -> Batch:
+    """Adds to a batch every random choice of the diffusion process.
+
+    Drawn once for the whole batch: how the batch is then cut, over devices
+    and micro-batches, changes nothing.
+    """
+    ...
+
+  def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
+    """Returns the loss of a drawn batch, a scalar; `key` is for dropout."""
+    ...
+
+  def sample(
+    self,
+    params: Params,
+    key: Array,
+    shape: tuple[int, ...],
+    *,
+    label: Array | None = None,
+    progress: Callable[[Any], None] | None = None,
+    **options: Any,
+  ) -> Array:
+    """Returns videos of `shape` [B, F, H, W, C]."""
+    ...

@@ -1,0 +1,155 @@
+"""Video Diffusion Models (Ho et al. 2022), assembled.
+
+Training, eq. (2): t ~ U[0, 1], eps ~ noise prior, z = alpha x + sigma eps,
+and a weighted squared error of the network's prediction.  Sampling, eq. (4):
+from z_1 ~ noise prior through any sampler.  What makes this VDM is the choice
+of defaults: cosine schedule, independent noise, ancestral sampler.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax import samplers
+from vdm_jax.diffusion import gaussian, losses, times
+from vdm_jax.diffusion.noise import Independent, NoisePrior
+from vdm_jax.diffusion.parameterization import Eps, Parameterization
+from vdm_jax.diffusion.schedules import Cosine, Schedule
+from vdm_jax.samplers import guidance
+from vdm_jax.samplers.loop import Sampler
+from vdm_jax.shapes import DenoiseFn
+from vdm_jax.systems.protocol import Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class VDM:
+  """A diffusion model of videos with one network.
+
+  Attributes:
+    network: (z, logsnr [B], label=..., train=...) -> output, e.g. `UNet`.
+    schedule: t -> logsnr.
+    noise: noise prior over frames.
+    parameterization: what the network predicts.
+    loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
+    label_dropout: share of labels hidden in training, so that the network
+      also learns the unconditional model that guidance needs.
+  """
+
+  network: nn.Module
+  schedule: Schedule = Cosine()
+  noise: NoisePrior = Independent()
+  parameterization: Parameterization = Eps()
+  loss_weight: str = 'eps'
+  label_dropout: float = 0.1
+
+  def __post_init__(self):
+    if self.loss_weight not in losses.LOG_WEIGHTS:
+      raise ValueError(
+        f'loss_weight={self.loss_weight!r} is unknown: choose one of '
+        f'{sorted(losses.LOG_WEIGHTS)}.'
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """Classes that the network is conditioned on; 0 if unconditional."""
+    return getattr(self.network, 'num_classes', 0)
+
+  def check(self, video_shape: tuple[int, ...]) -> None:
+    """Raises ValueError if videos [F, H, W, C] do not fit the network."""
+    self.network.check(video_shape[-3], video_shape[-2])
+
+  def init(self, key: Array, video_shape: tuple[int, ...]) -> Params:
+    """Returns fresh parameters for videos [F, H, W, C]."""
+    self.check(video_shape)
+    z = jnp.zeros((1, *video_shape))
+    return self.network.init(key, z, jnp.zeros(1))['params']
+
+  def draw(self, key: Array, batch: Batch) -> Batch:
+    """Adds logsnr [B] and eps [B, F, H, W, C]; hides some labels."""
+    time_key, noise_key, label_key = jax.random.split(key, 3)
+    x = batch['video']
+    t = times.low_discrepancy(time_key, x.shape[0])
+    drawn = {
+      'video': x,
+      'logsnr': self.schedule(t),
+      'eps': self.noise.sample(noise_key, x.shape),
+    }
+    if self.num_classes:
+      hide = jax.random.bernoulli(label_key, self.label_dropout, x.shape[:1])
+      drawn['label'] = jnp.where(hide, self.num_classes, batch['label'])
+    return drawn
+
+  def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
+    """Returns eq. (2) for a drawn batch, a scalar."""
+    x, eps, logsnr = drawn['video'], drawn['eps'], drawn['logsnr']
+    output = self.network.apply(
+      {'params': params},
+      gaussian.corrupt(x, eps, logsnr),
+      logsnr,
+      label=drawn.get('label'),
+      train=True,
+      rngs={'dropout': key},
+    )
+    return losses.denoising_loss(
+      output,
+      x,
+      eps,
+      logsnr,
+      parameterization=self.parameterization,
+      log_weight=losses.LOG_WEIGHTS[self.loss_weight],
+    ).mean()
+
+  def denoiser(self, params: Params, label: Array | None = None) -> DenoiseFn:
+    """Returns the DenoiseFn of these parameters and classes [B]."""
+
+    def denoise(z, logsnr):
+      logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
+      output = self.network.apply({'params': params}, z, logsnr, label=label)
+      return self.parameterization.predict(output, z, logsnr).x_hat
+
+    return denoise
+
+  def sample(
+    self,
+    params: Params,
+    key: Array,
+    shape: tuple[int, ...],
+    *,
+    label: Array | None = None,
+    sampler: Sampler = samplers.Ancestral(),
+    num_steps: int = 256,
+    guidance_scale: float = 1.0,
+    progress: Callable[[Any], None] | None = None,
+  ) -> Array:
+    """Returns videos of `shape` [B, F, H, W, C] in [-1, 1].
+
+    Args:
+      params: parameters, usually the EMA.
+      key: random key.
+      shape: shape of the result.
+      label: class of each video, [B]; None samples without a condition.
+      sampler: the method.
+      num_steps: its number of steps.
+      guidance_scale: classifier-free guidance; 1 is none.
+      progress: called on the host with the number of finished steps.
+    """
+    denoise = self.denoiser(params, label)
+    if guidance_scale != 1.0:
+      denoise = guidance.classifier_free(
+        denoise, self.denoiser(params), guidance_scale
+      )
+    return samplers.sample(
+      key,
+      guidance.clip(denoise),
+      shape,
+      schedule=self.schedule,
+      sampler=sampler,
+      num_steps=num_steps,
+      noise=self.noise,
+      progress=progress,
+    )
