@@ -31,7 +31,7 @@ from vdm_jax.data.moving_shapes_render import (
   SHAPES,
   Background,
   coverage,
-  windows,
+  window_corners,
 )
 
 FORMAT = 1  # counts every change that alters a clip
@@ -230,17 +230,23 @@ def render(
   path = factors.motion.path(frameskip * np.arange(num_frames), reach)
   centres = unit * path + radius
 
-  scene = 255 * factors.scene.paint(height, width)
+  scene = 255 * factors.scene.paint(height, width) + 0.5  # casting truncates
   video = np.empty((num_frames, height, width, 3), np.uint8)
-  video[:] = scene + 0.5
+  video[:] = scene.astype(np.uint8)
   # Only the pixels near the object differ from the background.
-  rows, cols = windows(centres, int(2 * radius) + 4, height, width)
-  x, y = (centres.T[:, :, None, None] - 0.5).astype(np.float32)
-  cover = coverage(factors.shape, cols - x, rows - y, np.float32(radius))
-  under = scene[rows, cols]
-  colour = 255 * np.array(PALETTE[factors.colour], np.float32)
-  drawn = under + cover[..., None] * (colour - under) + 0.5
-  video[np.arange(num_frames)[:, None, None], rows, cols] = drawn
+  size = int(2 * radius) + 4
+  corners = window_corners(centres, size, height, width)
+  offset = (corners - centres + 0.5).astype(np.float32)
+  x, y = offset.T[..., None] + np.arange(size, dtype=np.float32)
+  cover = coverage(factors.shape, x[:, None], y[..., None], np.float32(radius))
+  places = [np.s_[v : v + size, u : u + size] for u, v in corners.tolist()]
+  drawn = np.stack([scene[place] for place in places])
+  drawn = drawn.reshape(num_frames, size, 3 * size)  # 3x faster than by colour
+  colour = 255 * np.array(PALETTE[factors.colour], np.float32) + 0.5
+  drawn += np.repeat(cover, 3, -1) * (np.tile(colour, size) - drawn)
+  drawn = drawn.astype(np.uint8).reshape(num_frames, size, size, 3)
+  for frame, place, patch in zip(video, places, drawn, strict=True):
+    frame[place] = patch
   return video
 
 

@@ -20,6 +20,7 @@ whatever the pattern: coverage can be read back exactly from any clip.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -97,25 +98,25 @@ class Background:
 
   def paint(self, height: int, width: int) -> np.ndarray:
     """Returns the frame without its object, float32 [H, W, 3] in [0, 1]."""
+    # float32 throughout: Python's floats do not widen it, numpy's would.
     unit = min(height, width)
-    x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / unit)[None]
-    y = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / unit)[
-      :, None
-    ]
-    cos, sin = np.cos(self.angle), np.sin(self.angle)
-    along, across = x * cos + y * sin, y * cos - x * sin
-    turns = 2 * np.pi * self.frequency
+    x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / unit
+    y = (np.arange(height, dtype=np.float32) - (height - 1) / 2) / unit
+    cos, sin = math.cos(self.angle), math.sin(self.angle)
+    along = cos * x + (sin * y)[:, None]
+    turns = 2 * math.pi * self.frequency
     if self.pattern == 'plain':
-      wave = np.float32(0.0)
+      wave = 0 * along
     elif self.pattern == 'shaded':
       wave = along * (2 * unit / (width * abs(cos) + height * abs(sin)))
     elif self.pattern == 'striped':
       wave = np.sin(turns * along + self.phase)
     else:
+      across = (cos * y)[:, None] - sin * x
       wave = np.sin(turns * along + self.phase) * np.sin(turns * across)
-    tint = np.cos(self.hue - 2 * np.pi / 3 * np.arange(3))
-    grey = np.broadcast_to(self.level + self.contrast * wave, (height, width))
-    return (grey[..., None] + TINT * tint).astype(np.float32)
+    tint = TINT * np.cos(self.hue - 2 * np.pi / 3 * np.arange(3))
+    grey = self.level + self.contrast * wave
+    return np.stack([grey + c for c in tint.tolist()], -1)
 
 
 def coverage(shape: str, x, y, radius) -> np.ndarray:
@@ -123,19 +124,13 @@ def coverage(shape: str, x, y, radius) -> np.ndarray:
   return np.clip(0.5 - SHAPES[shape].distance(x, y, radius), 0.0, 1.0)
 
 
-def windows(centres: np.ndarray, size: int, height: int, width: int):
-  """Square pixel windows around centres, shifted to lie inside the frame.
+def window_corners(
+  centres: np.ndarray, size: int, height: int, width: int
+) -> np.ndarray:
+  """First pixels, int [N, 2], of square windows around centres [N, 2].
 
-  Args:
-    centres: [N, 2], x and y in pixels.
-    size: side of the windows, at most min(height, width).
-
-  Returns:
-    Rows [N, size, 1] and columns [N, 1, size] of the pixels, for indexing.
+  Both are (x, y) in pixels. The windows have `size` pixels a side, at most
+  min(height, width), and are shifted to lie inside the frame.
   """
-  corner = np.floor(centres - (size - 1) / 2).astype(np.int32)
-  corner = np.clip(corner, 0, [width - size, height - size])
-  steps = np.arange(size, dtype=np.int32)
-  rows = corner[:, 1, None, None] + steps[:, None]
-  cols = corner[:, 0, None, None] + steps
-  return rows, cols
+  corners = np.floor(centres - (size - 1) / 2).astype(np.int64)
+  return np.clip(corners, 0, [width - size, height - size])

@@ -34,13 +34,12 @@ class TrainState:
     cls, params: Any, optimizer: optax.GradientTransformation
   ) -> 'TrainState':
     """Returns the state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
+    # No array twice: the step donates them, one buffer each.
     return cls(
-      step=zero,
+      step=jnp.zeros((), jnp.int32),
       params=params,
-      # A copy: the step donates its arguments, which must not be aliases.
       ema=jax.tree.map(jnp.copy, params),
       opt_state=optimizer.init(params),
-      skipped=zero,
-      skipped_run=zero,
+      skipped=jnp.zeros((), jnp.int32),
+      skipped_run=jnp.zeros((), jnp.int32),
     )

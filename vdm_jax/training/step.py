@@ -63,9 +63,7 @@ def make_step(
       return jax.tree.map(jnp.add, total, part), None
 
     zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-    total, _ = jax.lax.scan(
-      add, zero, (jnp.arange(accumulate), micro_batches)
-    )
+    total, _ = jax.lax.scan(add, zero, (jnp.arange(accumulate), micro_batches))
     return jax.tree.map(lambda a: a / accumulate, total)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

@@ -1,0 +1,77 @@
+"""Video diffusion on moving_shapes: the job of a first evening.
+
+Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size
+Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
+             --workdir=runs/moving_shapes
+Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
+Hardware:  2 CPU cores
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  if variant not in ('', 'smoke'):
+    raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
+  num_steps = 1500
+  config = ConfigDict(
+    {
+      'seed': 0,
+      'data': {
+        'name': 'moving_shapes',
+        'num_frames': 8,
+        'height': 32,
+        'width': 32,
+        'frameskip': 1,
+      },
+      'system': {
+        'name': 'vdm',
+        'parameterization': {'name': 'v'},
+        'loss_weight': 'v',
+        'schedule': {'name': 'cosine', 'logsnr_min': -20.0, 'logsnr_max': 20.0},
+        'noise': {'name': 'independent'},
+      },
+      'network': {
+        'name': 'unet',
+        'width': 32,
+        'multipliers': (1, 2, 4),
+        'num_blocks': 1,
+        'attention_resolutions': (8,),
+        'head_dim': 32,
+        'embedding_dim': 256,
+        'embedding_layers': 2,
+        'patch': 2,
+      },
+      'optimizer': {
+        'learning_rate': 1e-3,
+        'beta2': 0.99,
+        'warmup_steps': 100,
+        'decay_steps': num_steps,
+      },
+      'train': {
+        'num_steps': num_steps,
+        'batch_size': 8,
+        'ema_decay': 0.995,
+        'log_every': 50,
+        'save_every': 500,
+        'look_every': 500,
+      },
+      'mesh': {'data': -1, 'fsdp': 1, 'model': 1},
+      'sample': {
+        'sampler': {'name': 'ancestral', 'variance_mix': 0.1},
+        'num_steps': 64,
+        'num': 8,
+        'num_evaluated': 64,
+        'batch_size': 16,
+      },
+    }
+  )
+  if variant == 'smoke':
+    config.data.update(height=16, width=16, num_frames=4)
+    config.network.update(width=8, multipliers=(1, 2), head_dim=8)
+    config.network.update(embedding_dim=16, attention_resolutions=(4,))
+    config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
+    config.train.look_every = 0
+    config.optimizer.update(warmup_steps=1, decay_steps=0)
+    config.sample.update(num_steps=2, num=2, num_evaluated=2, batch_size=2)
+  return config

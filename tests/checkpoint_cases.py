@@ -1,0 +1,101 @@
+"""States, faults and helpers shared by the tests of checkpoints."""
+
+import os
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+@flax.struct.dataclass
+class State:
+  step: Any
+  params: Any
+  ema: Any
+  opt_state: Any
+  key: Any
+
+
+def make(seed):
+  """A train state with every awkward kind of leaf, a function of `seed`."""
+  draw = np.random.default_rng(seed).normal
+
+  def params():  # no JAX arithmetic: it would compile in every child process
+    return {
+      'blocks': [{'w': draw(size=(32, 16)).astype(np.float32)} for _ in 'ab'],
+      'half': draw(size=(5,)).astype(jnp.bfloat16),
+      'a.b/c': np.array([np.nan, -0.0, np.inf, 1e-40], np.float32),
+    }
+
+  adam = optax.ScaleByAdamState(np.int32(seed), params(), params())
+  state = State(
+    step=np.int32(seed),
+    params=params(),
+    ema=params(),
+    opt_state=(optax.EmptyState(), (adam, optax.EmptyState())),
+    key=np.array([0, seed], np.uint32),
+  )
+  state = jax.device_put(state)
+  return state.replace(key=jax.random.wrap_key_data(state.key))
+
+
+def like():
+  return jax.eval_shape(lambda: make(0))
+
+
+def bits(tree):
+  """Everything that must survive: structure, dtypes, shapes and bytes."""
+
+  def raw(a):
+    dtype, shape = a.dtype, a.shape
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+      a = jax.random.key_data(a)
+    return str(dtype), shape, np.asarray(a).tobytes()
+
+  return jax.tree.structure(tree), [raw(a) for a in jax.tree.leaves(tree)]
+
+
+def is_step(restored, step):
+  """Whether a result of `restore` is exactly the saved `make(step)`."""
+  return restored.step == step and bits(restored.state) == bits(make(step))
+
+
+def names(directory):
+  return sorted(os.listdir(directory))
+
+
+def files(directory):
+  return sorted(p for p in directory.rglob('*') if p.is_file())
+
+
+def find_array(directory, step):
+  """The file and offset where the weights of `make(step)` are stored."""
+  raw = np.asarray(make(step).params['blocks'][0]['w']).tobytes()
+  for path in files(directory):
+    offset = path.read_bytes().find(raw)
+    if offset >= 0:
+      return path, offset
+  raise AssertionError(f'the weights of step {step} are not in {directory}')
+
+
+def data_file(directory):
+  return find_array(directory, int(directory.name))[0]
+
+
+def flip_weight(directory):
+  """Flips one bit of one weight; the same call undoes it."""
+  path, offset = find_array(directory, int(directory.name))
+  flip_bit(path, 8 * offset + 77)
+
+
+def flip_bit(path, position):
+  data = bytearray(path.read_bytes())
+  data[position // 8] ^= 1 << (position % 8)
+  path.write_bytes(data)
+
+
+def truncate(path):
+  os.truncate(path, path.stat().st_size // 2)

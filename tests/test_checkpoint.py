@@ -1,0 +1,299 @@
+"""Laws of checkpoints: what was saved comes back bit for bit, or not at all."""
+
+import contextlib
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checkpoint_cases import (
+  bits,
+  data_file,
+  files,
+  find_array,
+  flip_bit,
+  flip_weight,
+  is_step,
+  like,
+  make,
+  names,
+  truncate,
+)
+
+from vdm_jax.training import manifest
+from vdm_jax.training.checkpoint import Checkpointer, CheckpointError
+from vdm_jax.training.restore import restore
+
+
+@pytest.fixture
+def run(tmp_path):
+  return tmp_path / 'run'
+
+
+@pytest.fixture
+def opened(run):
+  """Opens checkpointers and closes them after the test."""
+  with contextlib.ExitStack() as stack:
+
+    def open_(directory=run, **options):
+      ckpt = Checkpointer(directory, **options)
+      return stack.enter_context(contextlib.closing(ckpt))
+
+    yield open_
+
+
+@pytest.fixture
+def ckpt(opened):
+  """A checkpointer whose directory holds the whole steps 1, 2 and 3."""
+  ckpt = opened()
+  for step in (1, 2, 3):
+    ckpt.save(step, make(step), {'seen': step})
+  ckpt.wait()
+  return ckpt
+
+
+def test_round_trip_is_exact(opened):
+  ckpt = opened()
+  assert ckpt.restore(like()) is None
+  metadata = {'seen': 7, 'data': {'hash': 'ab', 'sizes': [1, 2]}, 'x': 0.1}
+  ckpt.save(3, make(3), metadata)
+  metadata['seen'] = 8  # later changes belong to later steps
+  restored = ckpt.restore(like())
+  assert is_step(restored, 3)
+  assert restored.metadata == {**metadata, 'seen': 7}
+  assert bits(ckpt.restore(make(5)).state) == bits(make(3))
+
+
+def test_save_returns_early_and_survives_donation_and_interrupt(
+  opened, run, monkeypatch
+):
+  ckpt, gate, write = opened(), threading.Event(), manifest.write
+
+  def slow_write(*args):
+    gate.wait(30)
+    write(*args)
+
+  monkeypatch.setattr(manifest, 'write', slow_write)
+  state = {'w': jnp.arange(1e5)}
+  expected = bits({'w': jnp.arange(1e5)})
+  step = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
+  ckpt.save(1, state, {})
+  for _ in range(10):
+    state = step(state)  # the train loop goes on in the same memory
+  assert restore(run, state) is None
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  previous = signal.signal(signal.SIGALRM, interrupt)
+  signal.setitimer(signal.ITIMER_REAL, 0.1)
+  with pytest.raises(KeyboardInterrupt):
+    ckpt.wait()
+  signal.signal(signal.SIGALRM, previous)
+  gate.set()
+  ckpt.wait()  # the interrupt did not make it forget the save
+  assert names(run) == ['1']
+  assert bits(ckpt.restore(state).state) == expected
+
+
+def test_a_part_is_restored_without_reading_the_rest(ckpt, opened, run):
+  ema = ckpt.restore(like().ema, only='ema')
+  assert bits(ema.state) == bits(make(3).ema)
+  assert ema.metadata == {'seen': 3}
+  assert bits(ckpt.restore(like().key, only='key').state) == bits(make(3).key)
+  with pytest.raises(CheckpointError, match='em/w is absent in the checkpoint'):
+    ckpt.restore({'w': jnp.ones(3)}, only='em')
+
+  def bytes_read():
+    return int(Path('/proc/self/io').read_text().split()[1])
+
+  big = {'ema': jnp.ones(10), 'opt': jnp.arange(1e6)}
+  ckpt.save(4, big, {})
+  ckpt.wait()
+  before = bytes_read()
+  restore(run, big['ema'], only='ema', verify='off')
+  assert bytes_read() - before < big['opt'].nbytes / 10
+
+
+@pytest.mark.parametrize(
+  ('damage', 'reason'),
+  [
+    (lambda d: flip_weight(d), 'altered content'),
+    (lambda d: truncate(data_file(d)), 'bytes'),
+    (lambda d: data_file(d).unlink(), 'is missing'),
+    (lambda d: (d / manifest.NAME).unlink(), f'{manifest.NAME} is missing'),
+    (lambda d: truncate(d / manifest.NAME), f'{manifest.NAME} is not'),
+    (lambda d: (d / '_METADATA').write_text('{}'), '_METADATA has 2 of'),
+  ],
+)
+def test_damage_is_told_set_aside_and_passed_over(
+  ckpt, run, caplog, damage, reason
+):
+  damage(run / '3')
+  left = {p.name: p.read_bytes() for p in files(run / '3')}
+  beside = restore(run, like())  # a sampler reads on but renames nothing
+  assert is_step(beside, 2)
+  assert names(run) == ['1', '2', '3']
+  caplog.clear()
+  restored = ckpt.restore(like())
+  assert is_step(restored, 2)
+  assert restored.metadata == {'seen': 2}
+  (said,) = [r.getMessage() for r in caplog.records]
+  for word in (str(run), 'step 3:', reason, '3.corrupt', 'back to step 2'):
+    assert word in said
+  assert names(run) == ['1', '2', '3.corrupt']
+  kept = {p.name: p.read_bytes() for p in files(run / '3.corrupt')}
+  assert kept == left
+  ckpt.save(3, make(3), {})
+  flip_weight(run / '1')
+  assert is_step(ckpt.restore(like()), 3)
+
+
+def test_never_from_scratch_when_all_steps_are_damaged(ckpt, opened, run):
+  path, offset = find_array(run / '2', 2)
+  for step in (1, 2, 3):
+    flip_weight(run / str(step))
+  with pytest.raises(CheckpointError, match=r'step 3: .* 2: .* 1: ') as error:
+    ckpt.restore(like())
+  assert path.name in str(error.value)
+  with pytest.raises(CheckpointError, match=r'1\.corrupt; 2\.corrupt'):
+    opened().restore(like())  # nor at the next start
+  (run / '2.corrupt').rename(run / '2')
+  flip_bit(path, 8 * offset + 77)  # a person repairs it
+  assert is_step(opened().restore(like()), 2)
+
+
+def test_every_flipped_bit_is_found(ckpt, run):
+  step, body = run / '3', manifest.read(run / '3')
+  manifest.verify(step, body, 'full')
+  draw = np.random.default_rng(0).integers
+  for path in files(step):
+    position = int(draw(8 * path.stat().st_size))
+    if path.name != manifest.NAME:
+      flip_bit(path, position)
+      with pytest.raises(manifest.DamagedError, match=f'{path.name} has'):
+        manifest.verify(step, body, 'full')
+      flip_bit(path, position)
+  path = step / manifest.NAME
+  for position in draw(8 * path.stat().st_size, size=50):
+    flip_bit(path, position)
+    with contextlib.suppress(manifest.DamagedError):
+      assert manifest.read(step) == body  # only blanks may change unseen
+    flip_bit(path, position)
+
+
+def test_verify_level_size_sees_lengths_only(ckpt, opened, run):
+  truncate(data_file(run / '3'))
+  assert is_step(opened(verify='size').restore(like()), 2)
+  path = data_file(run / '2')
+  flip_weight(run / '2')
+  loose = opened(verify='size').restore(like())
+  assert loose.step == 2
+  assert not is_step(loose, 2)
+  truncate(path)  # Orbax fails; only then are the files examined
+  assert is_step(opened(verify='off').restore(like()), 1)
+  assert names(run) == ['1', '2.corrupt', '3.corrupt']
+
+
+def _other(change):
+  tree = {'step': like().step, 'params': dict(like().params)}
+  change(tree['params'])
+  return tree
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (
+      lambda p: p.update(half=jax.ShapeDtypeStruct((6,), jnp.bfloat16)),
+      ['params/half is bfloat16[5] in', 'bfloat16[6] in the request'],
+    ),
+    (
+      lambda p: p.update(half=jax.ShapeDtypeStruct((5,), jnp.float32)),
+      ['params/half is bfloat16[5] in', 'float32[5] in the request'],
+    ),
+    (
+      lambda p: p.pop('half'),
+      ['params/half is bfloat16[5] in', 'absent in the request'],
+    ),
+    (
+      lambda p: p.update(new=jax.ShapeDtypeStruct((), jnp.int32)),
+      ['params/new is absent in', 'int32[] in the request'],
+    ),
+  ],
+)
+def test_other_structure_is_no_damage(opened, run, change, words):
+  ckpt = opened()
+  state = make(1)
+  ckpt.save(1, {'step': state.step, 'params': state.params}, {})
+  ckpt.wait()
+  data_file(run / '1').write_bytes(b'')  # told before any array is read
+  with pytest.raises(CheckpointError) as error:
+    ckpt.restore(_other(change))
+  for word in [*words, 'Step 1', str(run)]:
+    assert word in str(error.value)
+  assert 'blocks' not in str(error.value)
+  assert names(run) == ['1']
+
+
+def test_old_steps_go_but_never_the_last_whole_one(opened, run, monkeypatch):
+  ckpt = opened(keep=2)
+  for step in (1, 2, 3, 4):
+    ckpt.save(step, make(step), {})
+  ckpt.wait()
+  assert names(run) == ['3', '4']
+  monkeypatch.setattr(manifest, 'write', lambda *_: 1 / 0)
+  ckpt = opened(keep=1)
+  ckpt.save(5, make(5), {})
+  with pytest.raises(CheckpointError, match='Step 5 could not be saved'):
+    ckpt.wait()
+  assert names(run) == ['3', '4']
+  assert is_step(ckpt.restore(like()), 4)
+
+
+def test_a_lower_step_after_a_rollback_counts(ckpt, opened, run, caplog):
+  ckpt.save(2, make(20), {'again': True})
+  ckpt.wait()
+  assert 'holds step 3: step 2 now counts as the newest' in caplog.text
+  restored = opened().restore(like())
+  assert restored.step == 2
+  assert restored.metadata == {'again': True}
+  assert bits(restored.state) == bits(make(20))
+  for step in (3, 4):
+    ckpt.save(step, make(step), {})
+  ckpt.wait()
+  assert names(run) == ['2', '3', '4']
+
+
+def test_orbax_does_not_talk(opened, caplog):
+  caplog.set_level(logging.INFO, 'absl')
+  logging.getLogger('absl').info('others do')
+  ckpt = opened()
+  ckpt.save(1, make(1), {})
+  ckpt.restore(like())
+  assert [r.getMessage() for r in caplog.records] == ['others do']
+
+
+def test_wrong_arguments_say_what_is_allowed(opened, run):
+  ckpt = opened()
+  with pytest.raises(TypeError, match=r'Leaf a/b of the state is a int'):
+    ckpt.save(1, {'a': {'b': 3}}, {})
+  with pytest.raises(
+    ValueError, match='Two leaves of the state are called a/b'
+  ):
+    ckpt.save(1, {'a': {'b': np.ones(2)}, 'a/b': np.ones(2)}, {})
+  with pytest.raises(TypeError, match='not JSON'):
+    ckpt.save(1, make(1), {'a': np.ones(2)})
+  with pytest.raises(ValueError, match='count from 0'):
+    ckpt.save(-1, make(1), {})
+  assert names(run) == []
+  with pytest.raises(ValueError, match='at least 1'):
+    opened(keep=0)
+  with pytest.raises(ValueError, match='full, size or off'):
+    opened(verify='on')
+  with pytest.raises(ValueError, match='mount the bucket'):
+    opened('gs://bucket/run')

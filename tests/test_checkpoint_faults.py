@@ -1,0 +1,321 @@
+"""Kills, full disks, read-only places and other meshes."""
+
+import contextlib
+import gc
+import itertools
+import multiprocessing
+import os
+import pkgutil
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checkpoint_cases import bits, files, is_step, like, make, names
+
+from vdm_jax.training import manifest
+from vdm_jax.training.checkpoint import (
+  Checkpointer,
+  CheckpointError,
+  check_space,
+)
+from vdm_jax.training.restore import restore
+from vdm_jax.training.step_directory import StepDirectory
+
+# A server that has imported JAX but not started it forks a fresh process in
+# milliseconds, where a new interpreter takes seconds.
+FORK = multiprocessing.get_context('forkserver')
+FORK.set_forkserver_preload(['checkpoint_cases', 'vdm_jax.training.checkpoint'])
+
+
+def start(target, *args, devices=1, stderr=None):
+  process = FORK.Process(target=_child, args=(stderr, devices, target, *args))
+  process.start()
+  return process
+
+
+def _child(stderr, devices, target, *args):
+  if stderr is not None:
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
+  jax.config.update('jax_platforms', 'cpu')
+  jax.config.update('jax_num_cpu_devices', devices)
+  target(*args)
+
+
+def opened(*args, **kwargs):
+  return contextlib.closing(Checkpointer(*args, **kwargs))
+
+
+def die(*paths, **_):
+  for path in paths[:1]:  # `rmtree` dies half way
+    if Path(str(path)).is_dir():
+      files(path)[0].unlink()
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def all_whole(directory):
+  for name in names(directory):
+    step = directory / name
+    manifest.verify(step, manifest.read(step), 'full')
+  return True
+
+
+def _save_and_die(directory, second, where):
+  ckpt = Checkpointer(directory, keep=1)
+  ckpt.save(1, make(1), {})
+  ckpt.wait()
+  owner, name = where.rsplit('.', 1)
+  setattr(pkgutil.resolve_name(f'vdm_jax.training.{owner}'), name, die)
+  ckpt.save(second, make(2), {})
+  ckpt.wait()
+
+
+@pytest.mark.parametrize(
+  ('where', 'newest'),
+  [
+    ('array_store.ArrayWriter.wait', 1),  # Orbax has just begun
+    ('manifest.write', 1),  # Orbax has finished, nothing is hashed
+    ('manifest.os.replace', 1),  # the manifest still has a temporary name
+    ('step_directory.StepDirectory.publish', 2),  # all but the last rename
+    ('step_directory.StepDirectory.prune', 2),  # done, one step too many
+    ('step_directory.shutil.rmtree', 2),  # while the old step goes
+  ],
+)
+def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
+  child = start(_save_and_die, tmp_path, 2, where)
+  child.join(60)
+  assert child.exitcode == -signal.SIGKILL
+  with opened(tmp_path) as ckpt:
+    assert is_step(ckpt.restore(like()), newest)
+    assert set(names(tmp_path)) <= {'1', '2'}
+    assert all_whole(tmp_path)
+
+
+def test_kill_while_a_step_is_replaced(tmp_path):
+  child = start(_save_and_die, tmp_path, 1, 'step_directory.shutil.rmtree')
+  child.join(60)
+  assert child.exitcode == -signal.SIGKILL
+  assert names(tmp_path) == ['1.deleting', '1.saving']
+  with opened(tmp_path) as ckpt:
+    assert bits(ckpt.restore(like()).state) == bits(make(2))
+    assert names(tmp_path) == ['1']
+
+
+def _save_on_and_on(directory, finished):
+  ckpt = Checkpointer(directory, keep=2)
+  restored = ckpt.restore(like())
+  first = restored.step + 1 if restored else 1
+  for step in itertools.count(first):
+    ckpt.save(step, make(step), {'seen': 8 * step})
+    if step % 2:
+      ckpt.wait()
+      finished.value = step
+
+
+@pytest.mark.parametrize('kills', [3, pytest.param(40, marks=pytest.mark.slow)])
+def test_kill_at_random_times(tmp_path, kills):
+  draw = np.random.default_rng(0).uniform
+  finished = FORK.Value('q', 0, lock=False)
+  for _ in range(kills):
+    before = finished.value
+    child = start(_save_on_and_on, tmp_path, finished)
+    while child.is_alive() and finished.value == before:
+      time.sleep(0.001)
+    time.sleep(draw(0, 0.3))
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with opened(tmp_path) as ckpt:
+      assert all_whole(tmp_path)
+      restored = ckpt.restore(like())
+    assert restored.step >= finished.value
+    assert is_step(restored, restored.step)
+    assert restored.metadata == {'seen': 8 * restored.step}
+
+
+class FileSizeLimit:
+  """As on a full disk, no file of more than 1000 bytes can be written."""
+
+  def __init__(self, place):
+    del place
+
+  def fill(self):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+  def free(self):
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
+class SmallDisk:
+  """A disk filled by another file, but for 30 kB."""
+
+  def __init__(self, place):
+    self._filler = place / 'filler'
+
+  def fill(self):
+    free = shutil.disk_usage(self._filler.parent).free
+    self._filler.write_bytes(bytes(free - 30_000))
+
+  def free(self):
+    self._filler.unlink()
+
+
+def _fail_and_recover(place, disk, surface):
+  disk, run = disk(place), place / 'run'
+  ckpt = Checkpointer(run)
+  ckpt.save(1, make(1), {})
+  ckpt.wait()
+  before = [(path, path.stat().st_size) for path in files(run)]
+  disk.fill()
+  ckpt.save(2, make(2), {})
+  call = {
+    'wait': ckpt.wait,
+    'save': lambda: ckpt.save(3, make(3), {}),
+    'close': ckpt.close,
+  }[surface]
+  with pytest.raises(CheckpointError, match='Step 2 could not be saved') as e:
+    call()
+  for word in (str(run), 'bytes free', 'needed', 'finished steps are'):
+    assert word in str(e.value)
+  assert '\n' not in str(e.value)
+  # What the failed save took is free again, what was there is intact.
+  assert [(path, path.stat().st_size) for path in files(run)] == before
+  assert names(run) == ['1']
+  assert is_step(restore(run, like()), 1)
+  disk.free()
+  if surface != 'close':
+    ckpt.save(3, make(3), {})
+    assert is_step(ckpt.restore(like()), 3)
+    ckpt.close()
+  gc.collect()  # Orbax's remains complain when they go
+
+
+@pytest.mark.parametrize(
+  ('disk', 'surface'),
+  [
+    (FileSizeLimit, 'wait'),
+    (FileSizeLimit, 'save'),
+    (FileSizeLimit, 'close'),
+    (SmallDisk, 'wait'),
+  ],
+)
+def test_full_disk(tmp_path, disk, surface):
+  place = tmp_path / 'disk'
+  place.mkdir()
+  if disk is SmallDisk:
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+      pytest.skip('only an administrator may mount; FileSizeLimit has run')
+  stderr = tmp_path / 'stderr'
+  try:
+    child = start(_fail_and_recover, place, disk, surface, stderr=stderr)
+    child.join(60)
+  finally:
+    if disk is SmallDisk:
+      subprocess.run(['umount', '-l', str(place)], check=True)
+  assert child.exitcode == 0, stderr.read_text()
+  # The exception has said it all. (TensorStore's C++ may print that an event
+  # loop is closed; nothing can be done about it.)
+  assert not re.search('orbax|async_serialize', stderr.read_text())
+
+
+def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
+  check_space(tmp_path / 'not' / 'yet' / 'there', 1)
+  needed = shutil.disk_usage(tmp_path).total + 1
+  with pytest.raises(CheckpointError, match=f'bytes free and {needed:,} are'):
+    check_space(tmp_path / 'not' / 'yet' / 'there', needed)
+  with opened(tmp_path) as ckpt:
+    ckpt.save(1, {'w': np.ones(1000, np.float32)}, {})
+    ckpt.wait()
+    monkeypatch.setattr(StepDirectory, 'free_bytes', lambda _: 3999)
+    with pytest.raises(CheckpointError, match='3,999 bytes free and 4,000 are'):
+      ckpt.save(2, {'w': np.ones(1000, np.float32)}, {})
+    assert names(tmp_path) == ['1']
+    monkeypatch.setattr(StepDirectory, 'free_bytes', lambda _: 4000)
+    ckpt.save(2, {'w': np.ones(1000, np.float32)}, {})
+  assert names(tmp_path) == ['1', '2']
+
+
+@pytest.mark.parametrize('place', ['/proc', '/proc/run', 'file', 'file/run'])
+def test_place_that_cannot_be_written(tmp_path, place):
+  (tmp_path / 'file').write_text('in the way')  # stops even an administrator
+  with pytest.raises(CheckpointError, match='that this user may write to') as e:
+    Checkpointer(tmp_path / place)
+  assert str(tmp_path / place) in str(e.value)
+
+
+def test_directory_that_vanishes_is_not_made_again(tmp_path):
+  with opened(tmp_path / 'run') as ckpt:
+    shutil.rmtree(tmp_path / 'run')
+    with pytest.raises(CheckpointError, match='Step 1 could not be saved'):
+      ckpt.save(1, make(1), {})
+  assert names(tmp_path) == []
+
+
+SHAPES = {'rows': (8, 6), 'columns': (5, 8), 'everywhere': (3,)}
+
+
+def _on_a_mesh(devices):
+  mesh = jax.make_mesh((devices,), ('d',))
+  specs = {'rows': ('d',), 'columns': (None, 'd'), 'everywhere': ()}
+  return {
+    name: jax.ShapeDtypeStruct(
+      SHAPES[name],
+      jnp.float32,
+      sharding=jax.NamedSharding(mesh, jax.P(*spec)),
+    )
+    for name, spec in specs.items()
+  }
+
+
+def _values():
+  draw = np.random.default_rng(0).normal
+  return {k: draw(size=v).astype(np.float32) for k, v in SHAPES.items()}
+
+
+def _save_on_mesh(directory, devices):
+  placed = {
+    k: jax.device_put(_values()[k], v.sharding)
+    for k, v in _on_a_mesh(devices).items()
+  }
+  with opened(directory) as ckpt:
+    ckpt.save(1, placed, {})
+
+
+def _restore_on_mesh(directory, devices):
+  with opened(directory) as ckpt:
+    target = _on_a_mesh(devices)
+    state = ckpt.restore(target).state
+  assert all(state[k].sharding == v.sharding for k, v in target.items())
+  assert bits(state) == bits(_values())
+
+
+def _fail_on_mesh(directory, devices):
+  with (
+    opened(directory) as ckpt,
+    pytest.raises(CheckpointError, match='its files are whole'),
+  ):
+    ckpt.restore(_on_a_mesh(devices))
+
+
+def test_restore_on_fewer_and_more_devices(tmp_path):
+  for act, devices in [
+    (_save_on_mesh, 8),
+    (_fail_on_mesh, 3),  # 8 rows do not divide: not the checkpoint's fault
+    (_restore_on_mesh, 4),
+    (_restore_on_mesh, 1),
+    (_save_on_mesh, 1),
+    (_restore_on_mesh, 8),
+  ]:
+    child = start(act, tmp_path, devices, devices=devices)
+    child.join(60)
+    assert (act.__name__, devices, child.exitcode) == (act.__name__, devices, 0)
+    assert names(tmp_path) == ['1']

@@ -1,0 +1,340 @@
+"""Laws of the pipeline: the order is a function of (seed, number) alone."""
+
+import collections
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vdm_jax.data.decode import UnreadableClip
+from vdm_jax.data.folder import VideoFolder
+from vdm_jax.data.moving_shapes import MovingShapes
+from vdm_jax.data.pipeline import Pipeline, shuffled
+from vdm_jax.data.pixels import to_float
+from vdm_jax.video import save
+
+
+class Records:
+  """Record i has the label i; the pixels are what `rng` says first."""
+
+  def __init__(self, size, bad=()):
+    self.size, self.bad = size, set(bad)
+
+  def __len__(self):
+    return self.size
+
+  def clip(self, index, rng):
+    video = rng.integers(0, 256, (1, 2, 2, 3), np.uint8)
+    time.sleep(float(rng.random()) * 1e-3)  # threads finish in any order
+    if index in self.bad:
+      raise UnreadableClip(f'{index}.mp4', 'corrupt: on purpose')
+    return {'video': video, 'label': index, 'caption': f'number {index}'}
+
+
+class Processes(Records):
+  """The caption is the process that made the clip, and if it uses jax."""
+
+  def clip(self, index, rng):
+    example = super().clip(index, rng)
+    bridge = sys.modules.get('jax._src.xla_bridge')  # grain imports jax
+    uses_jax = bridge is not None and bridge.backends_are_initialized()
+    return {**example, 'caption': f'{os.getpid()} {uses_jax}'}
+
+
+def take(count, source, **options):
+  """One dict of `count` batches, joined."""
+  pipeline = Pipeline(source, **{'batch_size': 4, 'seed': 0, **options})
+  batches = list(itertools.islice(pipeline, count))
+  assert len(batches) == count
+  joined = {
+    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
+  }
+  return pipeline, joined
+
+
+def same(one, other):
+  assert one.keys() == other.keys()
+  for key, value in one.items():
+    np.testing.assert_array_equal(value, other[key])
+
+
+# The order
+
+
+def test_every_record_comes_once_in_each_epoch():
+  _, data = take(15, Records(10), batch_size=4)
+  epochs = data['label'].reshape(6, 10)
+  assert (np.sort(epochs) == np.arange(10)).all()
+  assert len({tuple(epoch) for epoch in epochs}) > 3
+  _, other = take(15, Records(10), batch_size=4, seed=1)
+  assert (other['label'] != data['label']).any()
+
+
+def test_random_numbers_belong_to_the_example_and_not_to_the_record():
+  _, data = take(15, Records(10))
+  videos = data['video'].reshape(60, -1)
+  assert len({video.tobytes() for video in videos}) == 60
+  _, other = take(15, Records(7))
+  np.testing.assert_array_equal(other['video'], data['video'])
+  _, other = take(15, Records(10), seed=1)
+  assert not (other['video'] == data['video']).all(axis=(1, 2, 3, 4)).any()
+
+
+@pytest.mark.parametrize('start', [1, 8, 9, 10, 13, 40])
+def test_resuming_is_exact(start):
+  _, whole = take(20, Records(10))
+  _, rest = take(5, Records(10), start=start)
+  same(rest, {key: value[start : start + 20] for key, value in whole.items()})
+
+
+@pytest.mark.parametrize('num_hosts', [2, 4])
+@pytest.mark.parametrize('start', [0, 5])
+def test_hosts_together_have_the_batch_of_one(num_hosts, start):
+  source, options = Records(10), {'batch_size': 8, 'start': start}
+  one = list(itertools.islice(Pipeline(source, seed=3, **options), 4))
+  hosts = [
+    Pipeline(source, seed=3, host=host, num_hosts=num_hosts, **options)
+    for host in range(num_hosts)
+  ]
+  several = [list(itertools.islice(host, 4)) for host in hosts]
+  for number, batch in enumerate(one):
+    for key, value in batch.items():
+      parts = [mine[number][key] for mine in several]
+      assert all(len(part) == 8 // num_hosts for part in parts)
+      np.testing.assert_array_equal(np.concatenate(parts), value)
+
+
+@pytest.mark.parametrize('num_threads', [1, 3, 16])
+def test_threads_do_not_matter(num_threads):
+  _, expected = take(10, Records(10, bad=[3]), num_threads=5)
+  _, data = take(10, Records(10, bad=[3]), num_threads=num_threads)
+  same(data, expected)
+
+
+def test_workers_do_not_matter():
+  source = Processes(10, bad=[3, 4])
+  plain, expected = take(6, source, start=7)
+  with_workers, data = take(6, source, start=7, num_workers=2)
+  processes = set(data.pop('caption'))
+  here = set(expected.pop('caption'))
+  same(data, expected)
+  assert with_workers.skipped == plain.skipped
+  assert set(plain.skipped) == {'3.mp4', '4.mp4'}
+  assert len(processes) == 2
+  assert not processes & here
+  # No worker may take the accelerator, or wait for it.
+  assert {process.split()[1] for process in processes} == {'False'}
+
+
+def test_reading_needs_no_jax():
+  names = 'vdm_jax.video, vdm_jax.data.folder, vdm_jax.data.pipeline'
+  code = f"import sys; sys.modules['jax'] = None; import {names}"
+  root = os.path.dirname(os.path.dirname(__file__))
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7, 1000])
+def test_small_orders_are_permutations(size):
+  for epoch in (0, 1, 10**6):
+    numbers = range(epoch * size, (epoch + 1) * size)
+    records = [shuffled(number, size, seed=5) for number in numbers]
+    assert sorted(records) == list(range(size))
+
+
+def test_all_permutations_are_equally_likely():
+  draws = 2400
+  counts = collections.Counter(
+    tuple(shuffled(4 * epoch + i, 4, seed=0) for i in range(4))
+    for epoch in range(draws)
+  )
+  assert len(counts) == 24
+  chi_square = sum((n - draws / 24) ** 2 for n in counts.values()) / (
+    draws / 24
+  )
+  assert chi_square < 50  # 23 degrees of freedom: one in a thousand
+
+
+def test_large_orders_are_shuffled_without_repeats():
+  size = 2**32
+  records = [shuffled(size + number, size, seed=1) for number in range(5000)]
+  assert len(set(records)) == 5000
+  assert 0 <= min(records) < size / 100
+  assert size * 0.99 < max(records) < size
+  steps = np.diff(records)
+  assert (steps != 1).all()
+  assert records != [shuffled(n, size, seed=1) for n in range(5000)]
+  assert records != [shuffled(size + n, size, seed=2) for n in range(5000)]
+
+
+# Clips that cannot be read
+
+
+def test_an_unreadable_clip_gives_way_to_the_next_record():
+  _, whole = take(10, Records(10))
+  pipeline, data = take(10, Records(10, bad=[3, 9]))
+  replaced = whole['label'].copy()
+  replaced[replaced == 3] = 4
+  replaced[replaced == 9] = 0
+  np.testing.assert_array_equal(data['label'], replaced)
+  np.testing.assert_array_equal(data['video'], whole['video'])  # same numbers
+  assert pipeline.skipped == {
+    '3.mp4': 'corrupt: on purpose',
+    '9.mp4': 'corrupt: on purpose',
+  }
+
+
+def test_nothing_is_reported_before_it_was_met():
+  pipeline = Pipeline(Records(1000, bad=[3]), batch_size=4, seed=0)
+  next(iter(pipeline))
+  assert pipeline.skipped == {}
+
+
+@pytest.mark.parametrize(
+  'num_workers', [0, pytest.param(1, marks=pytest.mark.slow)]
+)
+def test_only_unreadable_clips_are_an_error(num_workers):
+  with pytest.raises(RuntimeError, match=r'None of the 3 .*\.mp4.*corrupt'):
+    take(1, Records(3, bad=range(3)), num_workers=num_workers)
+
+
+def test_other_errors_are_not_hidden():
+  class Broken(Records):
+    def clip(self, index, rng):
+      raise KeyError('a mistake')
+
+  with pytest.raises(KeyError, match='a mistake'):
+    take(1, Broken(3))
+
+
+# Batches
+
+
+def test_batches_are_what_the_source_gave():
+  source = MovingShapes(num_clips=5, num_frames=3, height=16, width=24)
+  batch = next(iter(Pipeline(source, batch_size=5, seed=0)))
+  assert set(batch) == {'video', 'label'}
+  assert batch['video'].dtype == np.float32
+  assert batch['label'].dtype == np.int32
+  for row in range(5):
+    clip = source.clip(shuffled(row, 5, seed=0), np.random.default_rng())
+    assert batch['label'][row] == clip['label']
+    np.testing.assert_array_equal(batch['video'][row], to_float(clip['video']))
+
+
+def test_float_clips_pass_as_they_are():
+  class Floats(Records):
+    def clip(self, index, rng):
+      return {'video': np.full((1, 2, 2, 3), index / 10, np.float32)}
+
+  _, data = take(5, Floats(10))
+  assert set(data) == {'video'}
+  values = data['video'].reshape(2, 10, -1)[..., 0]
+  np.testing.assert_allclose(np.sort(values), [np.arange(10) / 10] * 2)
+
+
+def test_captions_are_strings():
+  batch = next(iter(Pipeline(Records(10), batch_size=4, seed=0)))
+  assert batch['caption'] == [f'number {i}' for i in batch['label']]
+
+
+def test_iterating_again_begins_again():
+  pipeline = Pipeline(Records(10), batch_size=4, seed=0, start=3)
+  first, again = (list(itertools.islice(pipeline, 2)) for _ in range(2))
+  for one, other in zip(first, again, strict=True):
+    same(one, other)
+
+
+@pytest.mark.parametrize(
+  'num_workers', [0, pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_a_folder_of_videos_with_one_cut_file(tmp_path, num_workers):
+  rng = np.random.default_rng(0)
+  for number in range(3):
+    noise = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    save(tmp_path / f'{number}.gif', noise)
+  cut = tmp_path / '1.gif'
+  cut.write_bytes(cut.read_bytes()[:-500])
+  source = VideoFolder(tmp_path, 4, 16, 16)
+  pipeline, data = take(3, source, num_workers=num_workers)
+  assert pipeline.skipped == {str(cut): 'truncated: no end mark'}
+  _, expected = take(3, VideoFolder(tmp_path, 4, 16, 16, cache_mb=0))
+  same(data, expected)
+
+
+# Wrong arguments and violent ends
+
+
+@pytest.mark.parametrize(
+  ('options', 'words'),
+  [
+    ({'source': Records(0)}, 'has 0 records'),
+    ({'batch_size': 0}, 'batch_size 0'),
+    ({'batch_size': 6, 'num_hosts': 4}, 'batch_size 6 .* 4 hosts'),
+    ({'num_hosts': 0}, 'among 0 hosts'),
+    ({'host': 2, 'num_hosts': 2}, 'host is 2; it must be 0 to 1'),
+    ({'start': -1}, 'start is -1'),
+    ({'num_workers': -1}, 'num_workers is -1'),
+    ({'num_threads': 0}, 'num_threads is 0'),
+    ({'seed': -1}, 'seed is -1'),
+    ({'seed': 2**64}, 'seed is 18446744073709551616'),
+  ],
+)
+def test_arguments_out_of_range(options, words):
+  options = {'source': Records(8), 'batch_size': 4, 'seed': 0, **options}
+  with pytest.raises(ValueError, match=words):
+    Pipeline(options.pop('source'), **options)
+
+
+KILLED = """
+import sys
+import test_pipeline
+from vdm_jax.data.pipeline import Pipeline
+
+if __name__ == '__main__':
+  source = test_pipeline.Processes(10)
+  batches = iter(Pipeline(source, batch_size=4, seed=0, num_workers=2))
+  print(*next(batches)['caption'], flush=True)
+  next(iter(sys.stdin))
+"""
+
+
+def alive(pid):
+  try:
+    with open(f'/proc/{pid}/stat') as file:
+      return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
+  except FileNotFoundError:
+    return False
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='needs /proc')
+def test_workers_die_with_a_killed_program(tmp_path):
+  script = tmp_path / 'killed.py'
+  script.write_text(KILLED)
+  folders = [
+    os.path.dirname(__file__),
+    os.path.dirname(os.path.dirname(__file__)),
+  ]
+  with subprocess.Popen(
+    [sys.executable, str(script)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(folders)},
+  ) as program:
+    words = program.stdout.readline().split()
+    workers = {int(word) for word in words if word.isdigit()}
+    assert len(workers) == 2
+    assert all(alive(pid) for pid in workers)
+    program.send_signal(signal.SIGKILL)
+    end = time.monotonic() + 5
+    while any(alive(pid) for pid in workers) and time.monotonic() < end:
+      time.sleep(0.05)
+    left = [pid for pid in workers if alive(pid)]
+    for pid in left:
+      os.kill(pid, signal.SIGKILL)
+  assert not left

@@ -1,0 +1,291 @@
+"""Training on a folder of one's own videos and images.
+
+Every file under the folder with a known suffix is examined once at the start
+(header, first frame, number of frames). Files that cannot be used are left
+out, counted and named; what only shows while decoding raises `UnreadableClip`
+from `clip`, always for the same (index, rng).
+"""
+
+import collections
+import concurrent.futures
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vdm_jax.data import decode
+from vdm_jax.data.decode import UnreadableClip
+from vdm_jax.data.pixels import Framing
+
+FORMAT = 1  # counts every change that alters a clip
+SHORT = ('skip', 'loop')
+MAX_ASPECT = 8  # a longer frame would leave next to nothing in a crop
+
+
+class _File(NamedTuple):
+  name: str  # relative, with forward slashes
+  num_frames: int  # the header's word
+  height: int
+  width: int
+  num_bytes: tuple[int, int]  # of the file and of its caption
+
+
+class VideoFolder:
+  """Random access to clips of the videos and images in a folder.
+
+  A clip is `num_frames` frames, every `frameskip`-th one, from a random place
+  of the file. An image is a video of one frame. Files are sorted by their
+  relative name, so a copy of the folder is the same data set.
+
+  Attributes:
+    skipped: (relative name, reason) of each file that was left out.
+  """
+
+  def __init__(
+    self,
+    path: str | Path,
+    num_frames: int = 16,
+    height: int = 64,
+    width: int = 64,
+    *,
+    frameskip: int = 1,
+    fit: str = 'crop',
+    short: str = 'skip',
+    flip: bool = False,
+    captions: bool = False,
+    cache_mb: int = 512,
+  ):
+    """Finds the files and examines them.
+
+    Args:
+      path: the folder; searched through all levels, without hidden files.
+      num_frames: frames of a clip, F.
+      height: rows of a frame, H.
+      width: columns of a frame, W.
+      frameskip: distance of the frames that are taken, in frames of the file.
+      fit: how a frame becomes [H, W]: 'crop' (at a random place), 'center',
+        'pad' or 'squash'; see `Framing`.
+      short: what to do with a file that has too few frames for a clip: 'skip'
+        it, or 'loop' from its last frame to its first.
+      flip: mirror half of the clips left to right.
+      captions: add 'caption', the text of the .txt file of the same name, ''
+        where there is none.
+      cache_mb: as many files as fit into this memory are decoded only once
+        (by each worker process). Clips are the same with any value.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      NotADirectoryError: it is a file.
+      ValueError: an argument out of range, or no usable file.
+    """
+    counts = {
+      'num_frames': num_frames,
+      'height': height,
+      'width': width,
+      'frameskip': frameskip,
+    }
+    for name, count in counts.items():
+      if count < 1:
+        raise ValueError(f'{name} is {count}; it must be 1 or more.')
+    if short not in SHORT:
+      raise ValueError(f'short is {short!r}; it must be one of {SHORT}.')
+    if cache_mb < 0:
+      raise ValueError(f'cache_mb is {cache_mb}; it must be 0 or more.')
+    self.path = Path(path).absolute()
+    self.num_frames, self.frameskip = num_frames, frameskip
+    self.framing = Framing(fit, height, width)
+    self.short, self.flip, self.captions = short, flip, captions
+    self._span = (num_frames - 1) * frameskip + 1
+    self._files, self.skipped = self._examine_all()
+    self._resident = self._choose_resident(cache_mb * 2**20)
+    self._forget()
+
+  def _forget(self):
+    self._locks = [threading.Lock() for _ in range(64)]
+    self._timelines: dict[int, decode.Timeline | UnreadableClip] = {}
+    self._cache: dict[int, np.ndarray] = {}
+
+  def __getstate__(self) -> dict:
+    """What goes to worker processes: all but the locks and the cache."""
+    local = '_locks', '_timelines', '_cache'
+    return {k: v for k, v in self.__dict__.items() if k not in local}
+
+  def __setstate__(self, state: dict):
+    self.__dict__.update(state)
+    self._forget()
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def fingerprint(self) -> str:
+    """Short hash of the usable files (names, sizes) and of the clip rule.
+
+    Neither the place of the folder nor the age of its files counts.
+    """
+    framing = self.framing.fit, self.framing.height, self.framing.width
+    rule = FORMAT, self.num_frames, self.frameskip, framing, self.short
+    files = [(file.name, file.num_bytes) for file in self._files]
+    whole = json.dumps((rule, self.flip, self.captions, files))
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+  def report(self) -> str:
+    """What was found, and what was left out for which reason."""
+    total = len(self._files) + len(self.skipped)
+    lines = [f'{self.path}: {len(self._files)} of {total} files are usable.']
+    groups = collections.defaultdict(list)
+    for name, reason in self.skipped:
+      groups[reason.split(':')[0]].append(name)
+    for code, names in sorted(groups.items()):
+      more = ', ...' if len(names) > 3 else ''
+      lines.append(f'  {code}: {len(names)} ({", ".join(names[:3])}{more})')
+    return '\n'.join(lines)
+
+  def clip(self, index: int, rng: np.random.Generator) -> dict:
+    """A random clip of file `index`; all choices are drawn from `rng`.
+
+    Returns:
+      'video' uint8 [F, H, W, 3]; with `captions` also 'caption', a string.
+
+    Raises:
+      IndexError: `index` is outside of [0, len(self)).
+      UnreadableClip: the file is damaged.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
+    file = self.path / self._files[index].name
+    video = self.framing.cut(self._frames(index, file, rng), rng)
+    if self.flip and rng.integers(2):
+      video = video[:, :, ::-1]
+    example: dict = {'video': np.array(video, order='C')}
+    if self.captions:
+      text = file.with_suffix('.txt')
+      known = text.is_file()
+      example['caption'] = text.read_text('utf-8', 'replace') if known else ''
+    return example
+
+  def _frames(
+    self, index: int, file: Path, rng: np.random.Generator
+  ) -> np.ndarray:
+    """The frames of a clip before the spatial cut, [F, h, w, 3]."""
+    with self._locks[index % len(self._locks)]:
+      timeline = self._timeline(index, file)
+      whole = self._whole(index, file, timeline)
+    total, last = timeline.num_frames, timeline.num_frames - self._span
+    if reason := self._too_short(total):
+      raise UnreadableClip(file, reason)
+    start = int(rng.integers(max(last, 0) + 1))
+    if whole is None and last >= 0:
+      return self._read(file, timeline, start, self.num_frames, self.frameskip)
+    if whole is None:
+      whole = self._read(file, timeline)
+    return whole[(start + self.frameskip * np.arange(self.num_frames)) % total]
+
+  def _timeline(self, index: int, file: Path) -> decode.Timeline:
+    if index not in self._timelines:
+      try:
+        self._timelines[index] = decode.scan(file)
+      except UnreadableClip as error:
+        self._timelines[index] = error
+    timeline = self._timelines[index]
+    if isinstance(timeline, UnreadableClip):
+      raise UnreadableClip(timeline.path, timeline.reason)
+    return timeline
+
+  def _whole(self, index: int, file: Path, timeline: decode.Timeline):
+    """All frames of a file that has its place in memory, or None."""
+    if index in self._resident and index not in self._cache:
+      try:
+        self._cache[index] = self._read(file, timeline)
+      except UnreadableClip:  # other clips of the file may be whole
+        self._resident.discard(index)
+    return self._cache.get(index)
+
+  def _read(self, file: Path, timeline: decode.Timeline, *which) -> np.ndarray:
+    frames = decode.read(file, timeline, *which, fit=self.framing.scaled)
+    return self.framing.bars(frames)
+
+  def _too_short(self, num_frames: int) -> str:
+    if num_frames >= self._span or self.short == 'loop':
+      return ''
+    return f'too short: {num_frames} of {self._span} frames'
+
+  def _choose_resident(self, budget: int) -> set[int]:
+    """The first files whose scaled frames fit into `budget` bytes."""
+    resident = set()
+    for index, file in enumerate(self._files):
+      height, width = self.framing.scaled(file.height, file.width)
+      budget -= 3 * file.num_frames * height * width
+      if budget < 0:
+        break
+      resident.add(index)
+    return resident
+
+  def _examine(self, name: str) -> _File | str:
+    """The file, or the reason why it cannot be used."""
+    file = self.path / name
+    try:
+      header = decode.probe(file)
+      num_frames = header.num_frames or decode.scan(file).num_frames
+    except UnreadableClip as error:
+      return error.reason
+    height, width = header.height, header.width
+    if max(height, width) > MAX_ASPECT * min(height, width):
+      return f'too elongated: {width} x {height} pixels'
+    text = file.with_suffix('.txt')
+    caption = text.stat().st_size if self.captions and text.is_file() else 0
+    num_bytes = file.stat().st_size, caption
+    usable = _File(name, num_frames, height, width, num_bytes)
+    return self._too_short(num_frames) or usable
+
+  def _examine_all(self) -> tuple[list[_File], list[tuple[str, str]]]:
+    names = _find(self.path)
+    files, skipped, shown = [], [], time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      results = pool.map(self._examine, names)
+      for name, result in zip(names, results, strict=True):
+        if isinstance(result, str):
+          skipped.append((name, result))
+        else:
+          files.append(result)
+        if time.monotonic() > shown + 5:
+          shown = time.monotonic()
+          done = len(files) + len(skipped)
+          print(f'Examined {done} of {len(names)} files.', file=sys.stderr)
+    if files:
+      return files, skipped
+    first = ''.join(f' {name} ({reason}).' for name, reason in skipped[:3])
+    accepted = ', '.join((*decode.CONTAINERS, *decode.IMAGES))
+    raise ValueError(
+      f'{self.path} has no usable file: {len(names)} were found and all left '
+      f'out.{first} Accepted are {accepted} with at least {self._span} frames, '
+      "or shorter ones with short='loop'."
+    )
+
+
+def _find(folder: Path) -> list[str]:
+  """Relative names of all files with a known suffix, sorted."""
+  if not folder.exists():
+    raise FileNotFoundError(f'There is no folder {folder}.')
+  if not folder.is_dir():
+    raise NotADirectoryError(f'{folder} is a file; give the folder it is in.')
+  known = {*decode.CONTAINERS, *decode.IMAGES}
+  names, seen = [], set()
+  for here, folders, files in os.walk(folder, followlinks=True):
+    if (real := os.path.realpath(here)) in seen:  # links can make a circle
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = sorted(name for name in folders if name[0] != '.')
+    place = Path(here).relative_to(folder)
+    names += [
+      (place / name).as_posix()
+      for name in files
+      if name[0] != '.' and Path(name).suffix.lower() in known
+    ]
+  return sorted(names)

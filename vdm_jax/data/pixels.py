@@ -1,0 +1,65 @@
+"""Pixels as numbers, and frames of any size as frames of one size."""
+
+import dataclasses
+
+import numpy as np
+
+FITS = ('crop', 'center', 'pad', 'squash')
+
+
+def to_float(video: np.ndarray) -> np.ndarray:
+  """Maps uint8 to float32 in [-1, 1]; 0 and 255 become -1 and 1 exactly."""
+  return (video - np.float32(127.5)) / np.float32(127.5)
+
+
+def to_uint8(video: np.ndarray) -> np.ndarray:
+  """The inverse of `to_float`; values beyond [-1, 1] are clipped."""
+  return np.rint(np.clip(video, -1, 1) * 127.5 + 127.5).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+  """How a frame of any size becomes one of [height, width].
+
+  First it is scaled to `scaled(...)`, then `bars` and `cut` do the rest.
+  'crop' scales it to cover the target and cuts at a random place, 'center'
+  cuts in the middle, 'pad' shows all of it between black bars, 'squash'
+  changes its proportions.
+  """
+
+  fit: str
+  height: int
+  width: int
+
+  def __post_init__(self):
+    if self.fit not in FITS:
+      raise ValueError(f'fit is {self.fit!r}; it must be one of {FITS}.')
+
+  def scaled(self, height: int, width: int) -> tuple[int, int]:
+    """The size to scale a frame of [height, width] to."""
+    if self.fit == 'squash':
+      return self.height, self.width
+    ratios = self.height / height, self.width / width
+    scale = min(ratios) if self.fit == 'pad' else max(ratios)
+    height, width = round(scale * height), round(scale * width)
+    if self.fit == 'pad':
+      return max(1, height), max(1, width)
+    return max(self.height, height), max(self.width, width)
+
+  def bars(self, video: np.ndarray) -> np.ndarray:
+    """Fills up [F, h, w, 3] with black where it is smaller than the target."""
+    y = max(0, self.height - video.shape[1])
+    x = max(0, self.width - video.shape[2])
+    if not y and not x:
+      return video
+    sides = (0, 0), (y // 2, y - y // 2), (x // 2, x - x // 2), (0, 0)
+    return np.pad(video, sides)
+
+  def cut(self, video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cuts [F, height, width, 3] out of [F, h, w, 3]; a view."""
+    y, x = video.shape[1] - self.height, video.shape[2] - self.width
+    if self.fit == 'crop':
+      y, x = int(rng.integers(y + 1)), int(rng.integers(x + 1))
+    else:
+      y, x = y // 2, x // 2
+    return video[:, y : y + self.height, x : x + self.width]

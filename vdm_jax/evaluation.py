@@ -1,0 +1,59 @@
+"""The exact evaluation of a moving_shapes model, beside its ceiling.
+
+Held-out real clips and samples are judged by the same rules, which need no
+network and no weights: `vdm_jax.data.moving_shapes_score`.
+"""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from vdm_jax.data.moving_shapes import MovingShapes
+from vdm_jax.data.moving_shapes_score import score
+from vdm_jax.data.pixels import to_float
+
+
+def evaluate(
+  videos: np.ndarray, data: dict[str, Any], label: np.ndarray | None
+) -> dict[str, dict[str, float]]:
+  """Judges samples and as many held-out clips.
+
+  Args:
+    videos: samples, [N, F, H, W, 3] in [-1, 1].
+    data: the section `config.data` that the model was trained on.
+    label: classes that the samples were asked for, [N].
+
+  Returns:
+    Shares of clips that pass each check, for 'held-out' and 'samples'.
+  """
+  values = {k: v for k, v in data.items() if k != 'name'}
+  held_out = MovingShapes(**values | {'split': 'validation'})
+  clips = [held_out.clip(i) for i in range(len(videos))]
+  real = to_float(np.stack([clip['video'] for clip in clips]))
+  frameskip = values.get('frameskip', 1)
+  real_label = None if label is None else np.stack([c['label'] for c in clips])
+  return {
+    'held-out': score(real, frameskip).summary(real_label),
+    'samples': score(videos, frameskip).summary(label),
+  }
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+  """Returns the shares as a table for people."""
+  names = list(next(iter(results.values())))
+  lines = [' ' * 10 + ''.join(f'{name:>12}' for name in names)]
+  lines += [
+    f'{which:10}' + ''.join(f'{shares[name]:12.1%}' for name in names)
+    for which, shares in results.items()
+  ]
+  return '\n'.join(lines)
+
+
+def write(path: pathlib.Path, results: dict[str, Any]) -> None:
+  """Writes results as JSON, whole or not at all."""
+  temporary = path.with_suffix('.tmp')
+  temporary.write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+  os.replace(temporary, path)

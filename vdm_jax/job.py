@@ -1,0 +1,167 @@
+"""A run as its config describes it: every part built and checked.
+
+A workdir belongs to one config, kept there as config.json.  The same command
+goes on where the run stopped; a command with another config is refused, but
+for the fields in `FREE`, which change how long a run is and how it is watched,
+not what is trained.
+"""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from vdm_jax.config import ConfigError, construct, differences, nearest
+from vdm_jax.data.registry import build_source, video_shape
+from vdm_jax.systems.protocol import System
+from vdm_jax.systems.registry import build_sampler, build_system
+from vdm_jax.training.loop import TrainSettings
+from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.sampling import SampleSettings
+from vdm_jax.training.sharding import MeshShape
+
+SECTIONS = (
+  'data',
+  'system',
+  'network',
+  'optimizer',
+  'train',
+  'mesh',
+  'sample',
+)
+FREE = (
+  'train.num_steps',
+  'train.*_every',
+  'train.keep',
+  'train.max_skipped',
+  'train.num_workers',
+  'mesh.*',
+  'sample.*',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """The parts of a run, all but the data, which may be far away.
+
+  Attributes:
+    config: the whole config, plain values.
+    seed: of parameters, data order and noise.
+    system: what is trained and sampled.
+    video_shape: (F, H, W, C).
+    optimizer: settings of the optimizer.
+    train: how long and how to train.
+    sample: how videos are drawn.
+    mesh: shape of the device mesh.
+  """
+
+  config: dict[str, Any]
+  seed: int
+  system: System
+  video_shape: tuple[int, int, int, int]
+  optimizer: Adam
+  train: TrainSettings
+  sample: SampleSettings
+  mesh: MeshShape
+
+  @property
+  def num_classes(self) -> int:
+    """Classes of the network; 0 if unconditional."""
+    return self.config['network'].get('num_classes', 0)
+
+  def source(self) -> Any:
+    """Opens the data.
+
+    Raises:
+      ConfigError: if the data has other classes than the network.
+      ValueError, OSError: if there is no usable data.
+    """
+    source = build_source(self.config['data'])
+    classes = getattr(source, 'num_classes', 0)
+    if self.num_classes not in (0, classes):
+      raise ConfigError(
+        f'config.network.num_classes is {self.num_classes}, but the data has '
+        f'{classes} classes: use that number, or 0 for an unconditional model.'
+      )
+    return source
+
+
+def build(config: Mapping[str, Any]) -> Job:
+  """Returns the job of a config.
+
+  Raises:
+    ConfigError: for a section, field or value that is not allowed.
+    ValueError: for values that do not fit each other.
+  """
+  for name in config:
+    if name not in (*SECTIONS, 'seed'):
+      raise ConfigError(
+        f'config.{name} is not a field.{nearest(name, (*SECTIONS, "seed"))} '
+        f'Allowed: seed, {", ".join(SECTIONS)}.'
+      )
+  for name in ('data', 'system', 'network', 'train'):
+    if name not in config:
+      raise ConfigError(f'config.{name} is missing.')
+  sample = dict(config.get('sample', {}))
+  if 'sampler' in sample:
+    sample['sampler'] = build_sampler(sample['sampler'])
+  job = Job(
+    config=json.loads(json.dumps(config)),
+    seed=config.get('seed', 0),
+    system=build_system(config['system'], config['network']),
+    video_shape=video_shape(config['data']),
+    optimizer=construct(Adam, config.get('optimizer', {}), 'config.optimizer'),
+    train=construct(TrainSettings, config['train'], 'config.train'),
+    sample=construct(SampleSettings, sample, 'config.sample'),
+    mesh=construct(MeshShape, config.get('mesh', {}), 'config.mesh'),
+  )
+  job.system.check(job.video_shape)
+  return job
+
+
+def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Makes the workdir this config's own.
+
+  Raises:
+    ConfigError: if it holds a run of another config.
+    OSError: if it cannot be written.
+  """
+  path = workdir / 'config.json'
+  if path.exists():
+    stored = read_config(workdir)
+    changed = {
+      name: values
+      for name, values in differences(stored, config).items()
+      if not any(fnmatch.fnmatch(name, free) for free in FREE)
+    }
+    if changed:
+      fields = '; '.join(
+        f'config.{name} is {new!r}, there it is {old!r}'
+        for name, (old, new) in changed.items()
+      )
+      raise ConfigError(
+        f'{workdir} holds a run of another config ({fields}): use its values, '
+        'or another --workdir.'
+      )
+  workdir.mkdir(parents=True, exist_ok=True)
+  temporary = workdir / f'config.{os.getpid()}.tmp'
+  temporary.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the config that a workdir was made with.
+
+  Raises:
+    FileNotFoundError: if the folder is not a workdir.
+  """
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise FileNotFoundError(
+      f'{workdir} is not a workdir: it has no config.json. Train first, or '
+      'give the --workdir of a run.'
+    )
+  return json.loads(path.read_text(encoding='utf-8'))

@@ -1,0 +1,206 @@
+"""Command line: train, sample or evaluate a video diffusion model.
+
+  python -m vdm_jax.main --config=configs/moving_shapes.py --workdir=DIR
+  python -m vdm_jax.main --mode=sample --workdir=DIR --num=16
+  python -m vdm_jax.main --mode=evaluate --workdir=DIR
+
+Any field of a config can be set: --config.train.batch_size=32.  Training goes
+on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
+"""
+
+import contextlib
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from vdm_jax import evaluation, job, model, video
+from vdm_jax.training.checkpoint import CheckpointError
+from vdm_jax.training.loop import NonFiniteError, train
+from vdm_jax.training.sampling import VideoSampler
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+_MODE = flags.DEFINE_enum(
+  'mode', 'train', ['train', 'sample', 'evaluate'], 'What to do.'
+)
+_NUM = flags.DEFINE_integer(
+  'num', None, 'Videos to draw; by default as many as the config says.'
+)
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of --mode=sample and evaluate.')
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed', False, 'Join the other hosts of a pod (jax.distributed).'
+)
+flags.mark_flag_as_required('workdir')
+
+_USER_ERRORS = (ValueError, OSError, CheckpointError, NonFiniteError)
+
+
+def run_training(workdir: pathlib.Path) -> None:
+  """Trains, then draws, saves and judges samples of the finished model."""
+  if _CONFIG.value is None:
+    raise job.ConfigError(
+      '--mode=train needs --config, e.g. --config=configs/moving_shapes.py.'
+    )
+  with _clear_errors():
+    config = _CONFIG.value.to_dict()
+    parts = job.build(config)
+    mesh = parts.mesh.build()
+    source = parts.source()
+    job.open_workdir(workdir, config)
+  draw = VideoSampler(
+    parts.system,
+    parts.video_shape,
+    parts.sample,
+    num_classes=parts.num_classes,
+    mesh=mesh,
+  )
+
+  def look(step, params):
+    key = jax.random.key(parts.seed + 1)
+    videos = draw(params, key, parts.sample.num)
+    save_samples(workdir, f'step_{step:07d}', videos, parts.sample.fps)
+
+  result = train(
+    parts.system,
+    source,
+    video_shape=parts.video_shape,
+    settings=parts.train,
+    optimizer=parts.optimizer,
+    mesh=mesh,
+    seed=parts.seed,
+    workdir=workdir,
+    look=look,
+  )
+  report_skipped(source, result.skipped_clips)
+  if result.step >= parts.train.num_steps:
+    finish(workdir, parts, draw, result.state.ema, result.step, parts.seed + 2)
+
+
+def finish(workdir, parts, draw, params, step, seed) -> None:
+  """Draws samples, saves some and, on moving_shapes, judges all."""
+  exact = parts.config['data']['name'] == 'moving_shapes'
+  num = _NUM.value or (
+    parts.sample.num_evaluated if exact else parts.sample.num
+  )
+  label = draw.labels(num)
+  videos = draw(params, jax.random.key(seed), num, label)
+  shown = videos[: parts.sample.num]
+  save_samples(workdir, f'final_{step:07d}', shown, parts.sample.fps)
+  if exact:
+    results = evaluation.evaluate(videos, parts.config['data'], label)
+    if jax.process_index() == 0:
+      path = workdir / 'evaluation.json'
+      evaluation.write(path, {'step': step, 'videos': num, **results})
+      print(f'Exact evaluation of {num} videos at step {step} ({path}):')
+      print(evaluation.table(results))
+
+
+def run_sampling(workdir: pathlib.Path) -> None:
+  """Draws videos with the newest checkpoint."""
+  with _clear_errors():
+    trained = model.load(workdir)
+    num = _NUM.value or trained.settings.num
+  videos = trained.sample(
+    jax.random.key(_SEED.value),
+    num,
+    batch_size=min(num, trained.settings.batch_size),
+    show_progress=True,
+  )
+  name = f'sample_{trained.step:07d}_seed_{_SEED.value}'
+  save_samples(workdir, name, videos, trained.settings.fps)
+
+
+def run_evaluation(workdir: pathlib.Path) -> None:
+  """Judges samples of the newest checkpoint by the exact evaluation."""
+  with _clear_errors():
+    parts = job.build(job.read_config(workdir))
+    if parts.config['data']['name'] != 'moving_shapes':
+      raise ValueError(
+        f'{workdir} was trained on {parts.config["data"]["name"]}, but the '
+        'exact evaluation knows what is right only for moving_shapes: look at '
+        'the videos of --mode=sample instead.'
+      )
+    trained = model.load(workdir)
+  draw = VideoSampler(
+    parts.system,
+    parts.video_shape,
+    parts.sample,
+    num_classes=parts.num_classes,
+  )
+  finish(workdir, parts, draw, trained.params, trained.step, _SEED.value)
+
+
+def save_samples(
+  workdir: pathlib.Path, name: str, videos: np.ndarray, fps: int
+) -> None:
+  """Writes videos as gif, mp4 and contact sheet into workdir/samples."""
+  if jax.process_index() != 0:
+    return
+  folder = workdir / 'samples'
+  folder.mkdir(exist_ok=True)
+  for suffix in ('gif', 'mp4', 'png'):
+    video.save(folder / f'{name}.{suffix}', videos, fps=fps)
+  logging.info('Samples: %s', folder / f'{name}.gif')
+
+
+def report_skipped(source, skipped_clips: dict[str, str]) -> None:
+  """Names the files that were left out of training, and why."""
+  skipped = dict(getattr(source, 'skipped', ())) | skipped_clips
+  if skipped:
+    print(f'{len(skipped)} files could not be used:')
+    for path, reason in sorted(skipped.items()):
+      print(f'  {path}: {reason}')
+
+
+class _UserError(Exception):
+  """Something that a person can mend without reading a traceback."""
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+  """Marks errors of a job's setup: its own checks raised them."""
+  try:
+    yield
+  except _USER_ERRORS as error:
+    raise _UserError(str(error)) from error
+
+
+def _set_up_jax() -> None:
+  """Settings of the process that are nobody else's business."""
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = pathlib.Path('~/.cache/vdm_jax/compilation').expanduser()
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+
+
+def main(argv: list[str]) -> None:
+  """Runs the mode that the flags ask for."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
+  logging.getLogger().setLevel(logging.INFO)
+  _set_up_jax()
+  workdir = pathlib.Path(_WORKDIR.value)
+  run = {
+    'train': run_training,
+    'sample': run_sampling,
+    'evaluate': run_evaluation,
+  }[_MODE.value]
+  try:
+    run(workdir)
+  except _UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+  except (CheckpointError, NonFiniteError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,351 @@
+"""The training loop, one linear story.
+
+  1  refuse what cannot work, before anything is compiled or written
+  2  build the state where it will live, or restore the newest whole one
+  3  compile the step once
+  4  for every batch: step, report, and at their intervals log, look, save
+  5  save and leave: at the end, on a signal, or with an error
+
+The data position is one integer, the examples seen, which is the step times
+the batch size: a restored run draws exactly the batches that an undisturbed
+one would have drawn.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from vdm_jax.data.pipeline import Pipeline
+from vdm_jax.systems.protocol import Params, System
+from vdm_jax.training import sharding
+from vdm_jax.training.array_store import num_bytes
+from vdm_jax.training.checkpoint import (
+  Checkpointer,
+  check_space,
+)
+from vdm_jax.training.interrupt import Interrupt
+from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.state import TrainState
+from vdm_jax.training.step import make_step
+from vdm_jax.training.writers import MetricWriter
+
+Look = Callable[[int, Params], None]
+"""Called with a step and the EMA: draws and saves videos."""
+
+
+class NonFiniteError(RuntimeError):
+  """Too many batches in a row had a loss or gradient that was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """How long and how to train, from a config.
+
+  Attributes:
+    num_steps: steps of the whole run.
+    batch_size: videos in a batch, over all devices and hosts.
+    accumulate: micro-batches that a batch is cut into, to save memory.
+    ema_decay: of the moving average of the parameters.
+    log_every: steps between lines of metrics.
+    save_every: steps between checkpoints.
+    look_every: steps between sample sheets; 0 for none while training.
+    keep: checkpoints kept.
+    max_skipped: batches in a row that may be skipped for not being finite.
+    num_workers: processes that prepare data; 0 uses threads.
+  """
+
+  num_steps: int
+  batch_size: int
+  accumulate: int = 1
+  ema_decay: float = 0.9999
+  log_every: int = 100
+  save_every: int = 1000
+  look_every: int = 0
+  keep: int = 3
+  max_skipped: int = 10
+  num_workers: int = 0
+
+  def __post_init__(self):
+    positive = (
+      'num_steps',
+      'batch_size',
+      'accumulate',
+      'log_every',
+      'save_every',
+      'keep',
+      'max_skipped',
+    )
+    for name in positive:
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'config.train.{name}={getattr(self, name)} is not allowed: give '
+          'at least 1.'
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How a run ended.
+
+  Attributes:
+    state: the last state, saved.
+    step: its step; less than `num_steps` if a signal ended the run.
+    skipped_clips: why clips could not be read, by path.
+  """
+
+  state: TrainState
+  step: int
+  skipped_clips: dict[str, str]
+
+
+def abstract_state(
+  system: System, optimizer: Any, video_shape: tuple[int, ...], mesh: Mesh
+) -> TrainState:
+  """Returns shapes, types and shardings of the state; computes nothing."""
+  state = jax.eval_shape(
+    lambda key: TrainState.create(system.init(key, video_shape), optimizer),
+    jax.random.key(0),
+  )
+  return jax.tree.map(
+    lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+    state,
+    sharding.state_shardings(state, mesh),
+  )
+
+
+def train(
+  system: System,
+  source: Any,
+  *,
+  video_shape: tuple[int, ...],
+  settings: TrainSettings,
+  optimizer: Adam,
+  mesh: Mesh,
+  seed: int,
+  workdir: pathlib.Path,
+  look: Look | None = None,
+) -> Result:
+  """Trains from the newest checkpoint in `workdir`, or from scratch.
+
+  Args:
+    system: what to train.
+    source: clips, by index.
+    video_shape: (F, H, W, C) of the clips.
+    settings: how long and how.
+    optimizer: settings of the optimizer.
+    mesh: devices.
+    seed: of parameters, data order and noise.
+    workdir: where checkpoints and metrics go.
+    look: draws and saves sample videos.
+
+  Raises:
+    ValueError: for settings that do not fit each other, or data that is not
+      what the checkpoint was trained on.
+    CheckpointError: if a checkpoint cannot be read or written.
+    NonFiniteError: after `max_skipped` batches in a row.
+  """
+  system.check(video_shape)
+  sharding.check_batch(
+    mesh, settings.batch_size, 'config.train', settings.accumulate
+  )
+  transformation = optimizer.transformation()
+  abstract = abstract_state(system, transformation, video_shape, mesh)
+  checkpoints = Checkpointer(workdir / 'checkpoints', keep=settings.keep)
+
+  restored = checkpoints.restore(abstract)
+  if restored is None:
+    check_space(workdir, num_bytes(abstract))
+    state = jax.jit(
+      lambda key: TrainState.create(
+        system.init(key, video_shape), transformation
+      ),
+      out_shardings=jax.tree.map(lambda a: a.sharding, abstract),
+      # Runs once: compiling a hundred random draws costs more than any gain.
+      compiler_options={'xla_backend_optimization_level': 0},
+    )(jax.random.key(seed))
+    first = 0
+  else:
+    state, first = restored.state, restored.step
+    check_same_data(restored.metadata, source.fingerprint())
+    logging.info('Going on from step %d.', first)
+
+  data = Pipeline(
+    source,
+    batch_size=settings.batch_size,
+    seed=seed,
+    start=first * settings.batch_size,
+    host=jax.process_index(),
+    num_hosts=jax.process_count(),
+    num_workers=settings.num_workers,
+  )
+  step = jax.jit(
+    make_step(
+      system,
+      transformation,
+      seed=seed,
+      decay=settings.ema_decay,
+      accumulate=settings.accumulate,
+    ),
+    donate_argnums=0,
+    out_shardings=(jax.tree.map(lambda a: a.sharding, abstract), None),
+  )
+
+  def save(state: TrainState, at: int) -> None:
+    metadata = {
+      'examples_seen': at * settings.batch_size,
+      'fingerprint': source.fingerprint(),
+    }
+    checkpoints.save(at, state, metadata)
+
+  writer = MetricWriter(workdir, first)
+  report = _Report(settings, first, writer)
+  now = saved = first
+  stop = False
+  try:
+    with (
+      contextlib.closing(iter(data)) as clips,
+      Interrupt() as interrupt,
+      report,
+    ):
+      batches = _on_device(clips, mesh)
+      while now < settings.num_steps and not stop:
+        state, metrics = step(state, next(batches))
+        now += 1
+        report.add(now, metrics)
+        stop = interrupt.requested(now)
+        last = stop or now == settings.num_steps
+        if last or now % settings.save_every == 0:
+          report.drain()  # the guard speaks before anything is saved
+          save(state, now)
+          saved = now
+        if look and not last and now % (settings.look_every or now + 1) == 0:
+          look(now, state.ema)
+      checkpoints.wait()
+      if stop and now < settings.num_steps:
+        logging.warning(
+          'Stopped by %s: step %d of %d is saved; the same command goes on.',
+          interrupt.name,
+          saved,
+          settings.num_steps,
+        )
+  finally:
+    writer.close()
+    checkpoints.close()
+  return Result(state, now, dict(data.skipped))
+
+
+def check_same_data(metadata: dict[str, Any], fingerprint: str) -> None:
+  """Raises ValueError if a checkpoint was trained on other data."""
+  stored = metadata['fingerprint']
+  if stored != fingerprint:
+    raise ValueError(
+      f'the data is not what the checkpoint was trained on (fingerprint '
+      f'{fingerprint}, the checkpoint has {stored}): restore the files and '
+      'settings of the data, or use another workdir.'
+    )
+
+
+def _on_device(
+  batches: Iterator[dict[str, Any]], mesh: Mesh
+) -> Iterator[dict[str, Any]]:
+  """Yields global batches, the next one already on its way to the devices."""
+  ahead = None
+  for batch in batches:
+    arrays = {k: v for k, v in batch.items() if isinstance(v, np.ndarray)}
+    following = sharding.global_batch(arrays, mesh)
+    if ahead is not None:
+      yield ahead
+    ahead = following
+
+
+class _Report:
+  """Progress bar, metric lines and the guard against endless skipping.
+
+  Reads the metrics of a step two steps later: by then they are there, and
+  the devices never wait for the host.
+  """
+
+  _LAG = 2
+
+  def __init__(
+    self, settings: TrainSettings, first: int, writer: MetricWriter
+  ):
+    self._settings = settings
+    self._writer = writer
+    self._pending: collections.deque = collections.deque()
+    self._losses: list[float] = []
+    self._since = time.monotonic()
+    self._bar = tqdm(
+      initial=first,
+      total=settings.num_steps,
+      desc='training',
+      unit='step',
+      # None: no bar where nobody watches; the log lines below are enough.
+      disable=None if jax.process_index() == 0 else True,
+    )
+
+  def __enter__(self) -> '_Report':
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._bar.close()
+
+  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes the metrics of a step that may still be running."""
+    self._pending.append((step, metrics))
+    while len(self._pending) > self._LAG:
+      self._finish(*self._pending.popleft())
+
+  def drain(self) -> None:
+    """Waits for every step so far."""
+    while self._pending:
+      self._finish(*self._pending.popleft())
+
+  def _finish(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    values = {name: float(v) for name, v in jax.device_get(metrics).items()}
+    run = int(values['skipped_run'])
+    if run >= self._settings.max_skipped:
+      raise NonFiniteError(
+        f'the loss or the gradient was not finite in {run} batches in a row, '
+        f'up to step {step}: look at the data, lower '
+        'config.optimizer.learning_rate, and run again to go on from the '
+        'last checkpoint.'
+      )
+    if np.isfinite(values['loss']):
+      self._losses.append(values['loss'])
+    self._bar.set_postfix(loss=f'{values["loss"]:.4f}', refresh=False)
+    self._bar.update()
+    if step % self._settings.log_every == 0:
+      self._log(step, values)
+
+  def _log(self, step: int, values: dict[str, float]) -> None:
+    seconds = time.monotonic() - self._since
+    self._since = time.monotonic()
+    steps = len(self._losses) or 1
+    scalars = {
+      'loss': float(np.mean(self._losses)) if self._losses else float('nan'),
+      'grad_norm': values['grad_norm'],
+      'skipped': values['skipped'],
+      'seconds_per_step': seconds / steps,
+      'videos_per_second': self._settings.batch_size * steps / seconds,
+    }
+    self._losses.clear()
+    self._writer.write(step, scalars)
+    if self._bar.disable:
+      logging.info(
+        'step %d of %d: loss %.4f, %.3f s a step',
+        step,
+        self._settings.num_steps,
+        scalars['loss'],
+        scalars['seconds_per_step'],
+      )
