@@ -53,110 +53,6 @@ RANGES = {
 }
 
 
-def fold(p, reach):
-  """Position p on an endless line as seen between two mirrors: 0 and reach."""
-  return reach - abs(p % (2 * reach) - reach)
-
-
-def hop(t, height, phase):
-  """Height above the floor at time t, bouncing up to `height` (closed form).
-
-  One hop takes T = sqrt(8 height / g) and is at the floor where t / T + phase
-  is an integer; s is the time since the top.
-  """
-  duration = np.sqrt(8 * height / GRAVITY)
-  s = duration * ((t / duration + phase) % 1.0 - 0.5)
-  return height - 0.5 * GRAVITY * s * s
-
-
-@dataclasses.dataclass(frozen=True)
-class Slide:
-  """Constant velocity, elastic at all four walls: equation (1)."""
-
-  start: tuple[float, float]  # share of the reach
-  velocity: tuple[float, float]
-  action: ClassVar[str] = 'slide'
-
-  @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Slide':
-    speed = rng.uniform(*RANGES['speed'])
-    angle = rng.uniform(0, 2 * np.pi)
-    velocity = speed * np.cos(angle), speed * np.sin(angle)
-    return cls((rng.random(), rng.random()), velocity)
-
-  def path(self, t: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    line = self.start * reach + np.multiply.outer(t, self.velocity)
-    return fold(line, reach)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bounce:
-  """Gravity, elastic at the floor, with a sideways drift: equation (2)."""
-
-  start: float  # share of the reach
-  drift: float
-  height: float
-  phase: float
-  action: ClassVar[str] = 'bounce'
-
-  @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Bounce':
-    drift = rng.uniform(*RANGES['drift']) * rng.choice((-1, 1))
-    height = rng.uniform(*RANGES['height'])
-    return cls(rng.random(), drift, height, rng.random())
-
-  def path(self, t: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    x = fold(self.start * reach[0] + self.drift * t, reach[0])
-    return np.stack([x, reach[1] - hop(t, self.height, self.phase)], -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Orbit:
-  """A circle at constant speed, in either sense: equation (3)."""
-
-  centre: tuple[float, float]  # share of the room that the circle leaves
-  radius: float
-  omega: float
-  phase: float
-  action: ClassVar[str] = 'orbit'
-
-  @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Orbit':
-    omega = 2 * np.pi / rng.uniform(*RANGES['period']) * rng.choice((-1, 1))
-    radius, phase = rng.uniform(*RANGES['orbit']), rng.uniform(0, 2 * np.pi)
-    return cls((rng.random(), rng.random()), radius, omega, phase)
-
-  def path(self, t: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    turn = self.omega * t + self.phase
-    circle = np.stack([np.cos(turn), np.sin(turn)], -1)
-    room = reach - 2 * self.radius
-    return self.radius * (1 + circle) + self.centre * room
-
-
-@dataclasses.dataclass(frozen=True)
-class Swing:
-  """A harmonic oscillation along a nearly level line: equation (4)."""
-
-  centre: tuple[float, float]  # share of the room that the line leaves
-  amplitude: float
-  tilt: float
-  omega: float
-  phase: float
-  action: ClassVar[str] = 'swing'
-
-  @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Swing':
-    amplitude, tilt = rng.uniform(*RANGES['swing']), rng.uniform(*RANGES['tilt'])
-    omega = 2 * np.pi / rng.uniform(*RANGES['period'])
-    centre = rng.random(), rng.random()
-    return cls(centre, amplitude, tilt, omega, rng.uniform(0, 2 * np.pi))
-
-  def path(self, t: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    arm = self.amplitude * np.array([np.cos(self.tilt), np.sin(self.tilt)])
-    wave = np.multiply.outer(np.cos(self.omega * t + self.phase), arm)
-    return abs(arm) + wave + self.centre * (reach - 2 * abs(arm))
-
-
 MOTIONS = {motion.action: motion for motion in (Slide, Bounce, Orbit, Swing)}
 CLASSES = tuple(SHAPES), tuple(PALETTE), tuple(MOTIONS)
 
@@ -173,7 +69,9 @@ class Factors:
 
   @classmethod
   def draw(cls, rng: np.random.Generator) -> 'Factors':
-    shape, colour, action = (names[rng.integers(len(names))] for names in CLASSES)
+    shape, colour, action = (
+      names[rng.integers(len(names))] for names in CLASSES
+    )
     radius = rng.uniform(*RANGES['radius'])
     motion = MOTIONS[action].draw(rng)
     scene = Background(
@@ -221,9 +119,7 @@ def render(
   Raises:
     ValueError: a number below 1, or a side below 8 pixels.
   """
-  _check(
-    num_frames=num_frames, height=height, width=width, frameskip=frameskip
-  )
+  _check(num_frames=num_frames, height=height, width=width, frameskip=frameskip)
   unit = min(height, width)
   radius = factors.radius * unit
   reach = np.array([width, height]) / unit - 2 * factors.radius

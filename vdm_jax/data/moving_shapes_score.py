@@ -40,7 +40,8 @@ SHAPE_ERROR = 0.12  # squared difference to the rendering over its square
 SIZE_CHANGE = 0.12  # share of the radius
 PATH_ERROR = 1 / 80  # root mean square, in short sides: 0.4 pixels of 32
 FLICKER = 0.02  # mean absolute change of a frame's background, of [0, 1]
-CHUNK = 64  # clips judged at once
+CHUNK = 16  # clips judged at once, few enough for the processor's caches
+MAX_FRAMESKIP = int(RANGES['period'][0] / 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,9 @@ class Score:
       wanted = np.unravel_index(labels, [len(names) for names in CLASSES])
       right = {
         name: getattr(self, name) == want
-        for name, want in zip(('shape', 'colour', 'action'), wanted, strict=True)
+        for name, want in zip(
+          ('shape', 'colour', 'action'), wanted, strict=True
+        )
       }
       shares |= {name: float(hits.mean()) for name, hits in right.items()}
       correct = np.all(list(right.values()), axis=0) & self.valid
@@ -90,22 +93,30 @@ class Score:
 def score(videos: np.ndarray, frameskip: int = 1) -> Score:
   """Judges videos [N, F, H, W, 3] in [-1, 1]; values beyond are clipped.
 
-  Time resolution limits what a law can forbid: above frameskip 4 an orbit or a
-  swing may turn by more than half a period between two frames.
-
   Raises:
-    ValueError: another shape, fewer than 4 frames (any path of three points is
-      lawful), a side below 8 pixels, no clips, or a frameskip below 1.
+    TypeError: integer pixels.
+    ValueError: another shape, no clips, fewer than 4 frames (too few to
+      contradict a law), a side below 8 pixels, or a frameskip outside 1 to
+      MAX_FRAMESKIP, beyond which two frames may be half a period apart.
   """
   videos = np.asarray(videos)
+  if not np.issubdtype(videos.dtype, np.floating):
+    raise TypeError(
+      f'videos are {videos.dtype}; pass floats in [-1, 1], for uint8 clips '
+      'video / 127.5 - 1.'
+    )
   if videos.ndim != 5 or videos.shape[-1] != 3 or not len(videos):
     raise ValueError(
       f'videos have shape {videos.shape}; it must be [N, F, H, W, 3], N >= 1.'
     )
-  if videos.shape[1] < 4 or min(videos.shape[2:4]) < 8 or frameskip < 1:
+  if videos.shape[1] < 4 or min(videos.shape[2:4]) < 8:
     raise ValueError(
-      f'videos have shape {videos.shape} at frameskip {frameskip}; a score '
-      'needs 4 frames, 8 pixels a side and frameskip 1, or more.'
+      f'videos have shape {videos.shape}; a score needs at least 4 frames and '
+      '8 pixels a side.'
+    )
+  if not 1 <= frameskip <= MAX_FRAMESKIP:
+    raise ValueError(
+      f'frameskip is {frameskip}; a score needs 1 to {MAX_FRAMESKIP}.'
     )
   parts = [
     _judge(videos[i : i + CHUNK], frameskip)
@@ -260,7 +271,9 @@ def _shapes(cover: np.ndarray, body: np.ndarray, unit: int):
     drawn = coverage(name, dx[:, None], dy[..., None], radius[:, None, None])
     power = np.maximum((drawn**2).sum((1, 2)), 1e-3)
     error = ((cover - drawn) ** 2).sum((1, 2)) / power
-    fits.append(np.stack([error, radius, corners[:, 0] + x0, corners[:, 1] + y]))
+    fits.append(
+      np.stack([error, radius, corners[:, 0] + x0, corners[:, 1] + y])
+    )
   fits = np.stack(fits, -1)
   shape = fits[0].argmin(-1)
   error, radius, *centre = np.take_along_axis(fits, shape[None, :, None], -1)[

@@ -127,8 +127,10 @@ class Pipeline:
     first = examples[0]
     video = np.empty((len(rows), *first['video'].shape), np.float32)
     for row, example in enumerate(examples):
-      clip = example['video']
-      video[row] = to_float(clip) if clip.dtype == np.uint8 else clip
+      if example['video'].dtype == np.uint8:
+        to_float(example['video'], out=video[row])
+      else:
+        video[row] = example['video']
     batch: dict[str, Any] = {'video': video}
     if 'label' in first:
       batch['label'] = np.array([e['label'] for e in examples], np.int32)

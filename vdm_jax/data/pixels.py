@@ -7,9 +7,13 @@ import numpy as np
 FITS = ('crop', 'center', 'pad', 'squash')
 
 
-def to_float(video: np.ndarray) -> np.ndarray:
+def to_float(video: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
   """Maps uint8 to float32 in [-1, 1]; 0 and 255 become -1 and 1 exactly."""
-  return (video - np.float32(127.5)) / np.float32(127.5)
+  if out is None:
+    out = np.empty(video.shape, np.float32)
+  np.subtract(video, np.float32(127.5), out=out)
+  out /= np.float32(127.5)
+  return out
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:

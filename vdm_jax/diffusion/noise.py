@@ -15,7 +15,7 @@ paper's sum of independent parts, never through K, so that the limits
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from vdm_jax.shapes import PRNGKey, Video
 Shape = tuple[int, ...]
 
 
+@runtime_checkable
 class NoisePrior(Protocol):
   """A zero-mean Gaussian over the frames of a video."""
 

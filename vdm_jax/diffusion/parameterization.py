@@ -19,7 +19,7 @@ Ho 2022), Appendix D.
 """
 
 import dataclasses
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class Prediction(NamedTuple):
   eps_hat: Array
 
 
+@runtime_checkable
 class Parameterization(Protocol):
   """The meaning of a network's output."""
 

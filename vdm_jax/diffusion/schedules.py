@@ -11,12 +11,13 @@ Source: Video Diffusion Models (Ho et al. 2022), section 2 and Appendix A.
 
 import dataclasses
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jax import Array
 
 
+@runtime_checkable
 class Schedule(Protocol):
   """t in [0, 1], any shape -> logsnr of the same shape, decreasing in t."""
 

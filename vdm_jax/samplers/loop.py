@@ -14,7 +14,7 @@ noise prior, so that the process sampled is the process that was trained.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from vdm_jax.diffusion.schedules import Schedule
 from vdm_jax.shapes import DenoiseFn, PRNGKey, Video
 
 
+@runtime_checkable
 class Sampler(Protocol):
   """One step of a sampling method, from time t to an earlier time s."""
 
@@ -47,6 +48,7 @@ class Sampler(Protocol):
     ...
 
 
+@runtime_checkable
 class Corrector(Protocol):
   """A move that leaves the marginal of z_s at `logsnr` as it is."""
 

@@ -1,7 +1,7 @@
 """What training asks of a system; every paper's assembly offers it."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
 
@@ -12,6 +12,7 @@ Batch = dict[str, Array]
 """'video' [B, F, H, W, C] in [-1, 1], and optionally 'label' [B]."""
 
 
+@runtime_checkable
 class System(Protocol):
   """A trainable video model."""
 
