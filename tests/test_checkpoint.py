@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint_cases import (
+
+from tests.checkpoint_cases import (
   bits,
   data_file,
   files,
@@ -23,7 +24,6 @@ from checkpoint_cases import (
   names,
   truncate,
 )
-
 from vdm_jax.training import manifest
 from vdm_jax.training.checkpoint import Checkpointer, CheckpointError
 from vdm_jax.training.restore import restore
@@ -111,7 +111,7 @@ def test_a_part_is_restored_without_reading_the_rest(ckpt, opened, run):
   def bytes_read():
     return int(Path('/proc/self/io').read_text().split()[1])
 
-  big = {'ema': jnp.ones(10), 'opt': jnp.arange(1e6)}
+  big = {'ema': jnp.ones(10), 'ema_2': jnp.ones(9), 'opt': jnp.arange(1e6)}
   ckpt.save(4, big, {})
   ckpt.wait()
   before = bytes_read()
@@ -189,14 +189,10 @@ def test_every_flipped_bit_is_found(ckpt, run):
 def test_verify_level_size_sees_lengths_only(ckpt, opened, run):
   truncate(data_file(run / '3'))
   assert is_step(opened(verify='size').restore(like()), 2)
-  path = data_file(run / '2')
   flip_weight(run / '2')
   loose = opened(verify='size').restore(like())
   assert loose.step == 2
-  assert not is_step(loose, 2)
-  truncate(path)  # Orbax fails; only then are the files examined
-  assert is_step(opened(verify='off').restore(like()), 1)
-  assert names(run) == ['1', '2.corrupt', '3.corrupt']
+  assert not is_step(loose, 2)  # Orbax does not see it
 
 
 def _other(change):
@@ -256,17 +252,19 @@ def test_old_steps_go_but_never_the_last_whole_one(opened, run, monkeypatch):
 
 
 def test_a_lower_step_after_a_rollback_counts(ckpt, opened, run, caplog):
-  ckpt.save(2, make(20), {'again': True})
+  ckpt = opened(keep=2)
+  ckpt.save(1, make(10), {'again': True})
   ckpt.wait()
-  assert 'holds step 3: step 2 now counts as the newest' in caplog.text
+  assert 'holds step 3: step 1 now counts as the newest' in caplog.text
+  assert names(run) == ['1', '3']  # the first saved are the first to go
   restored = opened().restore(like())
-  assert restored.step == 2
+  assert restored.step == 1
   assert restored.metadata == {'again': True}
-  assert bits(restored.state) == bits(make(20))
-  for step in (3, 4):
-    ckpt.save(step, make(step), {})
+  assert bits(restored.state) == bits(make(10))
+  ckpt.save(2, make(2), {})
   ckpt.wait()
-  assert names(run) == ['2', '3', '4']
+  assert names(run) == ['1', '2']
+  assert is_step(ckpt.restore(like()), 2)
 
 
 def test_orbax_does_not_talk(opened, caplog):

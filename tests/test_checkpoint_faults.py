@@ -18,8 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint_cases import bits, files, is_step, like, make, names
 
+from tests.checkpoint_cases import (
+  bits,
+  data_file,
+  files,
+  is_step,
+  like,
+  make,
+  names,
+  truncate,
+)
 from vdm_jax.training import manifest
 from vdm_jax.training.checkpoint import (
   Checkpointer,
@@ -32,7 +41,9 @@ from vdm_jax.training.step_directory import StepDirectory
 # A server that has imported JAX but not started it forks a fresh process in
 # milliseconds, where a new interpreter takes seconds.
 FORK = multiprocessing.get_context('forkserver')
-FORK.set_forkserver_preload(['checkpoint_cases', 'vdm_jax.training.checkpoint'])
+FORK.set_forkserver_preload(
+  ['tests.checkpoint_cases', 'vdm_jax.training.checkpoint']
+)
 
 
 def start(target, *args, devices=1, stderr=None):
@@ -44,8 +55,9 @@ def start(target, *args, devices=1, stderr=None):
 def _child(stderr, devices, target, *args):
   if stderr is not None:
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
-  jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_num_cpu_devices', devices)
+  flag = '--xla_force_host_platform_device_count'
+  os.environ['XLA_FLAGS'] = f'{flag}={devices}'
+  assert jax.device_count() == devices
   target(*args)
 
 
@@ -258,6 +270,22 @@ def test_directory_that_vanishes_is_not_made_again(tmp_path):
     with pytest.raises(CheckpointError, match='Step 1 could not be saved'):
       ckpt.save(1, make(1), {})
   assert names(tmp_path) == []
+
+
+def _restore_unverified(directory):
+  with opened(directory, verify='off') as ckpt:
+    assert is_step(ckpt.restore(like()), 1)
+
+
+def test_failed_read_leads_to_a_look_at_the_files(tmp_path):
+  with opened(tmp_path) as ckpt:
+    ckpt.save(1, make(1), {})
+    ckpt.save(2, make(2), {})
+  truncate(data_file(tmp_path / '2'))
+  child = start(_restore_unverified, tmp_path)  # takes Orbax's remains along
+  child.join(60)
+  assert child.exitcode == 0
+  assert names(tmp_path) == ['1', '2.corrupt']
 
 
 SHAPES = {'rows': (8, 6), 'columns': (5, 8), 'everywhere': (3,)}

@@ -202,5 +202,16 @@ def main(argv: list[str]) -> None:
     sys.exit(1)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; a config's unknown field or bad value is one sentence."""
+  try:
+    return flags.FLAGS(argv)
+  except (AttributeError, KeyError, OSError, ValueError, flags.Error) as error:
+    # A KeyError's message is its argument, not its text.
+    text = str(error.args[0] if error.args else error).replace('\n', ' ')
+    print(f'error: {" ".join(argv[1:])}: {text}', file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

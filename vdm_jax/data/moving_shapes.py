@@ -5,27 +5,26 @@ One coloured shape moves over a still background. A clip is a pure function of
 it is known: `moving_shapes_score` says without any network whether a video
 could come from this data set.
 
-Lengths are measured in short sides of the frame and time in frames at
-frameskip 1, so every frame size and every frameskip shows the same world. A
-shape of radius r has its centre at r + p, where p lies in the box
-[0, reach_x] x [0, reach_y], reach = side - 2 r. y and p_y point down.
-
-    slide    p = fold(p_0 + v t)                                             (1)
-    bounce   p_x = fold(p_0 + v t), p_y = reach_y - hop(t)                   (2)
-    orbit    p = c + R (cos(w t + a), sin(w t + a))                          (3)
-    swing    p = c + A (cos b, sin b) cos(w t + a)                           (4)
-
-`fold` reflects at both ends of the reach (elastic walls), `hop` is the height
-above the floor under gravity with elastic bounces.
+`moving_shapes_motion` holds the laws of motion, `moving_shapes_render` the
+shapes, colours and backgrounds.
 """
 
 import dataclasses
 import hashlib
-from typing import ClassVar
 
 import numpy as np
 
+from vdm_jax.data.moving_shapes_motion import (
+  GRAVITY,
+  MOTIONS,
+  RANGES,
+  Bounce,
+  Orbit,
+  Slide,
+  Swing,
+)
 from vdm_jax.data.moving_shapes_render import (
+  LOOKS,
   PALETTE,
   PATTERNS,
   SHAPES,
@@ -34,26 +33,8 @@ from vdm_jax.data.moving_shapes_render import (
   window_corners,
 )
 
-FORMAT = 1  # counts every change that alters a clip
+FORMAT = 1  # to be counted up with every change that alters a clip
 SPLITS = ('train', 'validation')
-GRAVITY = 0.02
-RANGES = {
-  'radius': (0.14, 0.18),
-  'speed': (0.04, 0.07),  # of a slide
-  'drift': (0.01, 0.03),  # sideways speed of a bounce
-  'height': (0.35, 0.6),  # of a bounce
-  'orbit': (0.16, 0.26),  # radius
-  'swing': (0.2, 0.3),  # amplitude
-  'tilt': (-np.pi / 6, np.pi / 6),  # of a swing against the horizontal
-  'period': (9.0, 14.0),  # of an orbit or a swing
-  'dark': (0.2, 0.35),
-  'pale': (0.65, 0.8),
-  'contrast': (0.06, 0.12),
-  'frequency': (1.5, 3.0),
-}
-
-
-MOTIONS = {motion.action: motion for motion in (Slide, Bounce, Orbit, Swing)}
 CLASSES = tuple(SHAPES), tuple(PALETTE), tuple(MOTIONS)
 
 
@@ -69,28 +50,22 @@ class Factors:
 
   @classmethod
   def draw(cls, rng: np.random.Generator) -> 'Factors':
+    """All factors independent and uniform in their ranges."""
     shape, colour, action = (
       names[rng.integers(len(names))] for names in CLASSES
     )
-    radius = rng.uniform(*RANGES['radius'])
+    radius = rng.uniform(*LOOKS['radius'])
     motion = MOTIONS[action].draw(rng)
-    scene = Background(
-      PATTERNS[rng.integers(len(PATTERNS))],
-      rng.uniform(*RANGES[('dark', 'pale')[rng.integers(2)]]),
-      rng.uniform(*RANGES['contrast']),
-      rng.uniform(0, 2 * np.pi),
-      rng.uniform(*RANGES['frequency']),
-      rng.uniform(0, 2 * np.pi),
-      rng.uniform(0, 2 * np.pi),
-    )
-    return cls(shape, colour, radius, motion, scene)
+    return cls(shape, colour, radius, motion, Background.draw(rng))
 
   @property
   def action(self) -> str:
+    """Name of the law of motion."""
     return self.motion.action
 
   @property
   def background(self) -> str:
+    """Name of the background's pattern."""
     return self.scene.pattern
 
   @property
@@ -102,6 +77,7 @@ class Factors:
 
   @property
   def caption(self) -> str:
+    """One sentence that names all four discrete factors."""
     return (
       f'a {self.colour} {self.shape} {self.action}s '
       f'over a {self.background} background'
@@ -188,7 +164,7 @@ class MovingShapes:
 
   def fingerprint(self) -> str:
     """Short hash of everything that determines the clips."""
-    world = FORMAT, GRAVITY, sorted(RANGES.items()), CLASSES, PATTERNS
+    world = FORMAT, GRAVITY, RANGES, LOOKS, PALETTE, CLASSES, PATTERNS
     choice = self.num_clips, self.size, self.seed, self.split
     return hashlib.sha256(repr((world, choice)).encode()).hexdigest()[:16]
 
@@ -196,7 +172,7 @@ class MovingShapes:
     """What clip `index` shows; IndexError outside of [0, num_clips)."""
     if not 0 <= index < self.num_clips:
       raise IndexError(
-        f'clip {index} was asked for; there are clips 0 to {self.num_clips - 1}.'
+        f'clip {index} was asked for; it must be in [0, {self.num_clips}).'
       )
     stream = self.seed, SPLITS.index(self.split), int(index)
     return Factors.draw(np.random.default_rng(stream))

@@ -37,6 +37,13 @@ PALETTE = {
   'blue': (0.1, 0.1, 0.9),
   'magenta': (0.9, 0.1, 0.9),
 }
+LOOKS = {
+  'radius': (0.14, 0.18),  # of a shape, in short sides
+  'dark': (0.2, 0.35),  # levels of grey
+  'pale': (0.65, 0.8),
+  'contrast': (0.06, 0.12),
+  'frequency': (1.5, 3.0),
+}
 PATTERNS = ('plain', 'shaded', 'striped', 'checkered')
 
 
@@ -95,6 +102,19 @@ class Background:
   frequency: float
   phase: float
   hue: float
+
+  @classmethod
+  def draw(cls, rng: np.random.Generator) -> 'Background':
+    """A random background from LOOKS."""
+    return cls(
+      pattern=PATTERNS[rng.integers(len(PATTERNS))],
+      level=rng.uniform(*LOOKS[('dark', 'pale')[rng.integers(2)]]),
+      contrast=rng.uniform(*LOOKS['contrast']),
+      angle=rng.uniform(0, 2 * np.pi),
+      frequency=rng.uniform(*LOOKS['frequency']),
+      phase=rng.uniform(0, 2 * np.pi),
+      hue=rng.uniform(0, 2 * np.pi),
+    )
 
   def paint(self, height: int, width: int) -> np.ndarray:
     """Returns the frame without its object, float32 [H, W, 3] in [0, 1]."""

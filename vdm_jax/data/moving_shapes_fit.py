@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vdm_jax.data.moving_shapes import GRAVITY, RANGES, fold, hop
+from vdm_jax.data.moving_shapes_motion import GRAVITY, RANGES, fold, hop
 
 SLACK = 1.15  # factor by which a fitted parameter may leave its range
 ROUNDS = 14  # of pattern search, each with 0.6 times the step of the last
@@ -24,7 +24,7 @@ def path_errors(
   """Distance of paths to the nearest lawful path, for each law.
 
   Args:
-    path: [N, F, 2], positions p of `moving_shapes`, in short sides.
+    path: [N, F, 2], positions p of `moving_shapes_motion`, in short sides.
     reach: [N, 2], their upper bounds.
     frameskip: time between frames.
 
@@ -119,7 +119,7 @@ def _linear(z, basis, size):
 
 
 def _grid(low, high, step):
-  return np.linspace(low, high, 2 + int((high - low) / step))
+  return np.linspace(low, high, 6 + int((high - low) / step))
 
 
 def _search(loss: Callable[[np.ndarray], np.ndarray], *axes: np.ndarray):

@@ -1,0 +1,334 @@
+"""Laws of the networks: sizes, isolation of images, attention by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm_jax.networks import blocks
+from vdm_jax.networks.attention import TemporalAttention, attend
+from vdm_jax.networks.normalization import num_groups
+from vdm_jax.networks.unet import UNet
+
+TINY = UNet(
+  width=8,
+  multipliers=(1, 2),
+  num_blocks=1,
+  attention_resolutions=(8, 4),
+  head_dim=8,
+  embedding_dim=16,
+  embedding_layers=2,
+)
+
+
+def num_parameters(network, size=64, **conditions):
+  abstract = jax.eval_shape(
+    lambda key: network.init(
+      key, jnp.zeros((1, 2, size, size, 3)), jnp.zeros(1), **conditions
+    ),
+    jax.random.key(0),
+  )
+  return sum(leaf.size for leaf in jax.tree.leaves(abstract))
+
+
+def random_variables(network, *inputs, key=0, scale=0.3, **conditions):
+  """Fills every parameter with noise: layers that start at zero hide bugs."""
+  init = functools.partial(network.init, **conditions)
+  abstract = jax.eval_shape(init, jax.random.key(0), *inputs)
+  rng = np.random.default_rng(key)
+  return jax.tree.map(
+    lambda a: jnp.asarray(
+      rng.normal((a.ndim == 1) * 0.5, scale, a.shape), jnp.float32
+    ),
+    abstract,
+  )
+
+
+@functools.cache
+def tiny_variables(network=TINY):
+  return random_variables(network, jnp.zeros((1, 2, 8, 8, 3)), jnp.zeros(1))
+
+
+BLOCK = {'resample': 'block', 'embedding_layers': 2}
+
+
+@pytest.mark.parametrize(
+  ('network', 'millions'),
+  [
+    (UNet(), 1168),  # VDM UCF101, Appendix A.1; PYoCo counts it as 1.2 B
+    (UNet(128, (1, 2, 2, 3), embedding_dim=512, **BLOCK), 68.7),
+    (UNet(128, (1, 2, 3, 4), embedding_dim=512, **BLOCK), 112.3),
+    (UNet(192, (1, 2, 3, 4), embedding_dim=768, **BLOCK), 252.4),
+    (
+      UNet(192, (1, 2, 3, 5), embedding_dim=768, temporal=False, **BLOCK),
+      294.7,
+    ),
+  ],
+  ids=['vdm-ucf101', 'pyoco-small', 'pyoco-medium', 'pyoco-large', 'vf-base'],
+)
+def test_parameter_counts_are_those_of_the_papers(network, millions):
+  assert num_parameters(network) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_parameters_are_float32_and_bfloat16_changes_little():
+  half = TINY.clone(dtype=jnp.bfloat16)
+  z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+  abstract = jax.eval_shape(half.init, jax.random.key(0), z, jnp.zeros(1))
+  assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {
+    jnp.dtype(jnp.float32)
+  }
+  full = jax.jit(TINY.apply)(tiny_variables(), z, jnp.zeros(1))
+  close = jax.jit(half.apply)(tiny_variables(), z, jnp.zeros(1))
+  assert close.dtype == jnp.float32
+  # bfloat16 keeps 8 bits; some thirty layers in a row lose a few of them.
+  error = jnp.linalg.norm(close - full) / jnp.linalg.norm(full)
+  assert 0 < error < 0.05
+
+
+def test_a_fresh_network_outputs_zero():
+  z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+  variables = jax.jit(TINY.init)(jax.random.key(0), z, jnp.zeros(1))
+  np.testing.assert_array_equal(
+    jax.jit(TINY.apply)(variables, z, jnp.zeros(1)), 0
+  )
+
+
+def test_images_are_isolated_to_the_last_bit():
+  """Perturbing one of the appended images moves no other frame at all."""
+  z = jax.random.normal(jax.random.key(1), (2, 6, 8, 8, 3))
+  run = jax.jit(functools.partial(TINY.apply, num_images=3))
+  before = run(tiny_variables(), z, jnp.zeros(2))
+  after = run(tiny_variables(), z.at[0, 4].add(1.0), jnp.zeros(2))
+  moved = np.abs(np.asarray(after - before)).max((2, 3, 4))
+  assert moved[0, 4] > 1e-3
+  moved[0, 4] = 0
+  np.testing.assert_array_equal(moved, 0)
+  # Frames of the video do see each other.
+  after = run(tiny_variables(), z.at[0, 1].add(1.0), jnp.zeros(2))
+  moved = np.abs(np.asarray(after - before)).max((2, 3, 4))
+  assert np.all(moved[0, :3] > 1e-4)
+  np.testing.assert_array_equal(moved[0, 3:], 0)
+  np.testing.assert_array_equal(moved[1], 0)
+
+
+def test_an_appended_image_is_seen_as_a_video_of_one_frame():
+  z = jax.random.normal(jax.random.key(1), (2, 4, 8, 8, 3))
+  together = jax.jit(functools.partial(TINY.apply, num_images=2))(
+    tiny_variables(), z, jnp.zeros(2)
+  )
+  alone = jax.jit(TINY.apply)(tiny_variables(), z[:, 3:], jnp.zeros(2))
+  np.testing.assert_allclose(together[:, 3:], alone, atol=2e-4)
+
+
+def test_without_temporal_attention_frames_are_images():
+  network = TINY.clone(temporal=False)
+  variables = tiny_variables(network)
+  z = jax.random.normal(jax.random.key(1), (2, 3, 8, 8, 3))
+  video = jax.jit(network.apply)(variables, z, jnp.zeros(2))
+  images = jax.jit(network.apply)(
+    variables, z.reshape(6, 1, 8, 8, 3), jnp.zeros(6)
+  )
+  np.testing.assert_allclose(
+    video.reshape(images.shape), images, rtol=1e-4, atol=1e-4
+  )
+
+
+def naive_attention(q, k, v, bias):
+  """softmax(q k^T / sqrt(d) + bias) v by loops, float64; [n, heads, d]."""
+  q, k, v, bias = (np.asarray(a, np.float64) for a in (q, k, v, bias))
+  out = np.zeros_like(q)
+  for head in range(q.shape[1]):
+    for i in range(len(q)):
+      logits = np.array(
+        [q[i, head] @ k[j, head] + bias[head, i, j] for j in range(len(k))]
+      )
+      weights = np.exp(logits / np.sqrt(q.shape[2]))
+      out[i, head] = (weights / weights.sum()) @ v[:, head]
+  return out
+
+
+def test_attend_is_softmax_attention_with_relative_positions():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 5, 3, 4))
+  relative = jax.random.normal(jax.random.key(1), (5, 5, 4))
+  out = attend(q, k, v, relative=relative)
+  for row in range(2):
+    bias = np.einsum('ihd,ijd->hij', q[row], relative)
+    np.testing.assert_allclose(
+      out[row], naive_attention(q[row], k[row], v[row], bias), atol=1e-5
+    )
+
+
+def test_attend_looks_only_where_the_mask_allows():
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 4, 2, 4))
+  mask = jnp.array([True, True, False, False]).reshape(1, 1, 1, 4)
+  masked = attend(q, k, v, mask=mask)
+  np.testing.assert_allclose(
+    masked, attend(q, k[:, :2], v[:, :2]), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_temporal_attention_knows_order_but_no_absolute_time():
+  layer = TemporalAttention(head_dim=4)
+  x = jax.random.normal(jax.random.key(0), (1, 3, 2, 2, 8))
+  variables = random_variables(layer, x, scale=1.0)
+  out = layer.apply(variables, x)
+  # Order matters: attention without positions would commute with a reversal.
+  reversed_out = layer.apply(variables, x[:, ::-1])[:, ::-1]
+  assert np.abs(np.asarray(out - reversed_out)).max() > 1e-2
+  # A still video has the same keys everywhere: every frame sees the same.
+  still = jnp.repeat(x[:, :1], 3, axis=1)
+  first, *others = np.moveaxis(np.asarray(layer.apply(variables, still)), 1, 0)
+  for other in others:
+    np.testing.assert_allclose(other, first, atol=1e-5)
+
+
+def test_remat_changes_memory_not_values():
+  z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+
+  def gradient(network):
+    def loss(variables):
+      return jnp.square(network.apply(variables, z, jnp.zeros(1))).sum()
+
+    return jax.jit(jax.grad(loss))(tiny_variables())
+
+  plain, remat = gradient(TINY), gradient(TINY.clone(remat=True))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-2),
+    plain,
+    remat,
+  )
+
+
+def test_dropout_is_on_in_training_only():
+  network = TINY.clone(dropout=0.5)
+  z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+  plain = jax.jit(TINY.apply)(tiny_variables(), z, jnp.zeros(1))
+  off = jax.jit(network.apply)(tiny_variables(), z, jnp.zeros(1))
+  np.testing.assert_array_equal(off, plain)
+  on = jax.jit(functools.partial(network.apply, train=True))
+  first, second = (
+    on(tiny_variables(), z, jnp.zeros(1), rngs={'dropout': jax.random.key(k)})
+    for k in (0, 1)
+  )
+  assert np.abs(np.asarray(first - second)).max() > 1e-2
+
+
+def test_conditions_reach_the_output():
+  """Labels, vectors for the video or for one frame, and tokens."""
+  network = TINY.clone(num_classes=3)
+  z = jax.random.normal(jax.random.key(1), (2, 2, 8, 8, 3))
+  inputs = {
+    'label': jnp.array([0, 1]),
+    'cond': jnp.ones((2, 2, 5)),
+    'tokens': jax.random.normal(jax.random.key(2), (2, 4, 6)),
+    'token_mask': jnp.array([[True, True, True, False]] * 2),
+  }
+  variables = random_variables(network, z, jnp.zeros(2), **inputs)
+  run = jax.jit(network.apply)
+
+  def change(**changes):
+    out = run(variables, z, jnp.zeros(2), **(inputs | changes))
+    return np.abs(np.asarray(out - base)).max((2, 3, 4))
+
+  base = run(variables, z, jnp.zeros(2), **inputs)
+  by_label = change(label=jnp.array([0, 2]))
+  assert by_label[1].min() > 1e-3
+  np.testing.assert_array_equal(by_label[0], 0)
+  by_frame = change(cond=inputs['cond'].at[0, 1].set(0.0))
+  assert by_frame[0, 1] > by_frame[0, 0]
+  by_token = change(tokens=inputs['tokens'].at[1, 0].multiply(-1))
+  assert by_token[1].min() > 1e-4
+  np.testing.assert_array_equal(by_token[0], 0)
+  hidden = change(tokens=inputs['tokens'].at[:, 3].multiply(-1))
+  np.testing.assert_array_equal(hidden, 0)
+  by_noise = run(variables, z, jnp.ones(2), **inputs) - base
+  assert np.abs(np.asarray(by_noise)).max((1, 2, 3, 4)).min() > 1e-3
+
+
+def test_no_label_is_the_null_class():
+  network = TINY.clone(num_classes=3)
+  z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+  variables = random_variables(network, z, jnp.zeros(1))
+  run = jax.jit(network.apply)
+  np.testing.assert_array_equal(
+    run(variables, z, jnp.zeros(1)),
+    run(variables, z, jnp.zeros(1), label=jnp.array([3])),
+  )
+
+
+def test_patches_are_pixels_side_by_side():
+  """A patched network is the plain one on the rearranged video."""
+  patched = TINY.clone(patch=2)
+  inner = TINY.clone(out_channels=12)
+  z = jax.random.normal(jax.random.key(1), (1, 2, 16, 16, 3))
+  rows = [z[:, :, i::2, j::2] for i in range(2) for j in range(2)]
+  packed = jnp.concatenate(rows, axis=-1)
+  variables = random_variables(patched, z, jnp.zeros(1))
+  out = jax.jit(patched.apply)(variables, z, jnp.zeros(1))
+  expected = jax.jit(inner.apply)(variables, packed, jnp.zeros(1))
+  for index, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+    np.testing.assert_allclose(
+      out[:, :, i::2, j::2],
+      expected[..., 3 * index : 3 * index + 3],
+      rtol=1e-5,
+      atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize('resample', ['conv', 'block'])
+def test_both_forms_of_resampling_need_divisible_sides(resample):
+  network = TINY.clone(resample=resample, multipliers=(1, 1, 1))
+  with pytest.raises(ValueError, match='10x8 does not fit .* divisible by 4'):
+    jax.eval_shape(
+      network.init, jax.random.key(0), jnp.zeros((1, 1, 10, 8, 3)), jnp.ones(1)
+    )
+  assert num_parameters(network, size=8) > 0
+
+
+def test_pool_and_upsample_by_hand():
+  x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
+  pooled = blocks.average_pool(x)[0, 0, :, :, 0]
+  np.testing.assert_array_equal(pooled, [[2.5, 4.5], [10.5, 12.5]])
+  up = blocks.nearest_upsample(pooled.reshape(1, 1, 2, 2, 1))
+  np.testing.assert_array_equal(blocks.average_pool(up)[0, 0, :, :, 0], pooled)
+  np.testing.assert_array_equal(up[0, 0, :2, :2, 0], 2.5)
+
+
+@pytest.mark.parametrize('channels', [3, 4, 8, 48, 64, 96, 100, 128, 192, 320])
+def test_groups_divide_the_channels(channels):
+  groups = num_groups(channels)
+  assert channels % groups == 0
+  assert groups <= 32
+  assert channels // groups >= min(4, channels)
+
+
+def test_heads_must_divide_the_channels():
+  network = TINY.clone(width=11, head_dim=5, multipliers=(1,))
+  with pytest.raises(ValueError, match='11 channels .* head_dim=5'):
+    num_parameters(network, size=8)
+
+
+def convolutions(jaxpr):
+  """All convolutions of a program, those of inner programs included."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'conv_general_dilated':
+      yield equation
+    for inner in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda p: hasattr(p, 'jaxpr')
+    ):
+      if hasattr(inner, 'jaxpr'):
+        yield from convolutions(inner.jaxpr)
+
+
+def test_convolutions_see_single_frames():
+  """Every convolution is 2D, on videos times frames images."""
+  z = jnp.zeros((3, 2, 8, 8, 3))
+  program = jax.make_jaxpr(lambda v: TINY.apply(v, z, jnp.zeros(3)))(
+    tiny_variables()
+  )
+  shapes = [e.invars[0].aval.shape for e in convolutions(program.jaxpr)]
+  assert len(shapes) == 20  # in, out, 2 resamplings, 2 in each of 8 blocks
+  assert {len(shape) for shape in shapes} == {4}
+  assert {shape[0] for shape in shapes} == {3 * 2}
