@@ -2,14 +2,10 @@
 
     python -m benchmarks.moving_shapes
 
-Times are CPU seconds of this process, so a busy machine changes them little.
+Times are CPU seconds of this process.
 """
 
-import os
 import time
-
-for _library in ('OMP', 'OPENBLAS', 'MKL'):  # before numpy reads them
-  os.environ[f'{_library}_NUM_THREADS'] = '1'
 
 import numpy as np
 

@@ -1,5 +1,7 @@
 """States, faults and helpers shared by the tests of checkpoints."""
 
+import contextlib
+import multiprocessing
 import os
 from typing import Any
 
@@ -8,6 +10,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from vdm_jax.training.checkpoint import Checkpointer
+
+# A server that has imported JAX but not started it forks a fresh process in
+# milliseconds, where a new interpreter takes seconds.
+FORK = multiprocessing.get_context('forkserver')
+FORK.set_forkserver_preload(
+  ['tests.checkpoint_cases', 'vdm_jax.training.checkpoint']
+)
+
+
+def start(target, *args, devices=1, stderr=None):
+  process = FORK.Process(target=_child, args=(stderr, devices, target, *args))
+  process.start()
+  return process
+
+
+def _child(stderr, devices, target, *args):
+  if stderr is not None:
+    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
+  flag = '--xla_force_host_platform_device_count'
+  os.environ['XLA_FLAGS'] = f'{flag}={devices}'
+  target(*args)
+
+
+def ends_well(child):
+  child.join(60)
+  return child.exitcode == 0
 
 
 @flax.struct.dataclass
@@ -71,14 +101,19 @@ def files(directory):
   return sorted(p for p in directory.rglob('*') if p.is_file())
 
 
-def find_array(directory, step):
-  """The file and offset where the weights of `make(step)` are stored."""
-  raw = np.asarray(make(step).params['blocks'][0]['w']).tobytes()
+def find_bytes(directory, raw):
+  """The file and the offset where `raw` is stored."""
   for path in files(directory):
     offset = path.read_bytes().find(raw)
     if offset >= 0:
       return path, offset
-  raise AssertionError(f'the weights of step {step} are not in {directory}')
+  raise AssertionError(f'{raw[:9]}... is not in {directory}')
+
+
+def find_array(directory, step):
+  """The file and offset where the weights of `make(step)` are stored."""
+  weights = np.asarray(make(step).params['blocks'][0]['w'])
+  return find_bytes(directory, weights.tobytes())
 
 
 def data_file(directory):
@@ -99,3 +134,7 @@ def flip_bit(path, position):
 
 def truncate(path):
   os.truncate(path, path.stat().st_size // 2)
+
+
+def opened(*args, **kwargs):
+  return contextlib.closing(Checkpointer(*args, **kwargs))

@@ -1,12 +1,9 @@
-"""Kills, full disks, read-only places and other meshes."""
+"""Kills, full disks and places that cannot be written."""
 
-import contextlib
 import gc
 import itertools
-import multiprocessing
 import os
 import pkgutil
-import re
 import resource
 import shutil
 import signal
@@ -14,20 +11,20 @@ import subprocess
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.checkpoint_cases import (
+  FORK,
   bits,
-  data_file,
+  ends_well,
   files,
   is_step,
   like,
   make,
   names,
-  truncate,
+  opened,
+  start,
 )
 from vdm_jax.training import manifest
 from vdm_jax.training.checkpoint import (
@@ -37,32 +34,6 @@ from vdm_jax.training.checkpoint import (
 )
 from vdm_jax.training.restore import restore
 from vdm_jax.training.step_directory import StepDirectory
-
-# A server that has imported JAX but not started it forks a fresh process in
-# milliseconds, where a new interpreter takes seconds.
-FORK = multiprocessing.get_context('forkserver')
-FORK.set_forkserver_preload(
-  ['tests.checkpoint_cases', 'vdm_jax.training.checkpoint']
-)
-
-
-def start(target, *args, devices=1, stderr=None):
-  process = FORK.Process(target=_child, args=(stderr, devices, target, *args))
-  process.start()
-  return process
-
-
-def _child(stderr, devices, target, *args):
-  if stderr is not None:
-    os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
-  flag = '--xla_force_host_platform_device_count'
-  os.environ['XLA_FLAGS'] = f'{flag}={devices}'
-  assert jax.device_count() == devices
-  target(*args)
-
-
-def opened(*args, **kwargs):
-  return contextlib.closing(Checkpointer(*args, **kwargs))
 
 
 def die(*paths, **_):
@@ -229,14 +200,14 @@ def test_full_disk(tmp_path, disk, surface):
   stderr = tmp_path / 'stderr'
   try:
     child = start(_fail_and_recover, place, disk, surface, stderr=stderr)
-    child.join(60)
+    ended_well = ends_well(child)
   finally:
     if disk is SmallDisk:
       subprocess.run(['umount', '-l', str(place)], check=True)
-  assert child.exitcode == 0, stderr.read_text()
-  # The exception has said it all. (TensorStore's C++ may print that an event
-  # loop is closed; nothing can be done about it.)
-  assert not re.search('orbax|async_serialize', stderr.read_text())
+  assert ended_well, stderr.read_text()
+  # The exception has said it all. (Writers cut short may print that an event
+  # loop is closed; nothing can be done about that.)
+  assert 'orbax' not in stderr.read_text()
 
 
 def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
@@ -270,80 +241,3 @@ def test_directory_that_vanishes_is_not_made_again(tmp_path):
     with pytest.raises(CheckpointError, match='Step 1 could not be saved'):
       ckpt.save(1, make(1), {})
   assert names(tmp_path) == []
-
-
-def _restore_unverified(directory):
-  with opened(directory, verify='off') as ckpt:
-    assert is_step(ckpt.restore(like()), 1)
-
-
-def test_failed_read_leads_to_a_look_at_the_files(tmp_path):
-  with opened(tmp_path) as ckpt:
-    ckpt.save(1, make(1), {})
-    ckpt.save(2, make(2), {})
-  truncate(data_file(tmp_path / '2'))
-  child = start(_restore_unverified, tmp_path)  # takes Orbax's remains along
-  child.join(60)
-  assert child.exitcode == 0
-  assert names(tmp_path) == ['1', '2.corrupt']
-
-
-SHAPES = {'rows': (8, 6), 'columns': (5, 8), 'everywhere': (3,)}
-
-
-def _on_a_mesh(devices):
-  mesh = jax.make_mesh((devices,), ('d',))
-  specs = {'rows': ('d',), 'columns': (None, 'd'), 'everywhere': ()}
-  return {
-    name: jax.ShapeDtypeStruct(
-      SHAPES[name],
-      jnp.float32,
-      sharding=jax.NamedSharding(mesh, jax.P(*spec)),
-    )
-    for name, spec in specs.items()
-  }
-
-
-def _values():
-  draw = np.random.default_rng(0).normal
-  return {k: draw(size=v).astype(np.float32) for k, v in SHAPES.items()}
-
-
-def _save_on_mesh(directory, devices):
-  placed = {
-    k: jax.device_put(_values()[k], v.sharding)
-    for k, v in _on_a_mesh(devices).items()
-  }
-  with opened(directory) as ckpt:
-    ckpt.save(1, placed, {})
-
-
-def _restore_on_mesh(directory, devices):
-  with opened(directory) as ckpt:
-    target = _on_a_mesh(devices)
-    state = ckpt.restore(target).state
-  assert all(state[k].sharding == v.sharding for k, v in target.items())
-  assert bits(state) == bits(_values())
-
-
-def _fail_on_mesh(directory, devices):
-  with (
-    opened(directory) as ckpt,
-    pytest.raises(CheckpointError, match='its files are whole'),
-  ):
-    ckpt.restore(_on_a_mesh(devices))
-
-
-def test_restore_on_fewer_and_more_devices(tmp_path):
-  for act, devices in [
-    (_save_on_mesh, 8),
-    (_fail_on_mesh, 3),  # 8 rows do not divide: not the checkpoint's fault
-    (_restore_on_mesh, 4),
-    (_restore_on_mesh, 1),
-    (_save_on_mesh, 1),
-    (_restore_on_mesh, 8),
-  ]:
-    child = start(act, tmp_path, devices, devices=devices)
-    child.join(60)
-    assert (act.__name__, devices, child.exitcode) == (act.__name__, devices, 0)
-    assert names(tmp_path) == ['1']

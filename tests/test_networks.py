@@ -199,6 +199,11 @@ def test_remat_changes_memory_not_values():
     plain,
     remat,
   )
+  program = jax.make_jaxpr(
+    lambda v: TINY.clone(remat=True).apply(v, z, jnp.zeros(1))
+  )(tiny_variables())
+  names = [equation.primitive.name for equation in program.jaxpr.eqns]
+  assert len([name for name in names if 'remat' in name]) == 8  # stages
 
 
 def test_dropout_is_on_in_training_only():

@@ -2,8 +2,8 @@
 
 Phases and positions refer to the middle of the clip, where they are least
 correlated with rates. Rates and phases are found by a grid and a pattern
-search around its best point; positions and amplitudes that enter linearly are
-eliminated by least squares, so an orbit has one unknown and the rest have two.
+search around its best point; what enters linearly is eliminated by least
+squares, so orbits and swings have one unknown, slides and hops two per axis.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 from vdm_jax.data.moving_shapes_motion import GRAVITY, RANGES, fold, hop
 
 SLACK = 1.15  # factor by which a fitted parameter may leave its range
-ROUNDS = 14  # of pattern search, each with 0.6 times the step of the last
+ROUNDS = 20  # of pattern search, each with 0.7 times the step of the last
 # No slack here: at half a period per frame a swing could hide as stillness.
 _FASTEST, _SLOWEST = (2 * np.pi / period for period in RANGES['period'])
 
@@ -84,42 +84,47 @@ def _orbit_fit(z, t):
 
   def loss(params):
     turn = np.clip(params, _SLOWEST, _FASTEST) * t
-    return _linear(z, np.exp(1j * turn), 'orbit')
+    return _linear_loss(z, [np.exp(1j * turn)], RANGES['orbit'])
 
   return _search(loss, _grid(_SLOWEST, _FASTEST, 0.5 / t[-1]))[1]
 
 
 def _swing_fit(z, t):
   """Mean squared error of z ~ A cos(w t + a) + c with A and w in range."""
-
-  def wave(params):
-    rate = np.clip(params[..., :1], _SLOWEST, _FASTEST)
-    return np.cos(rate * t + params[..., 1:])
+  tilt = 0.5 * np.angle((z**2).mean(1))  # of the line nearest to the points
+  turned = z * np.exp(-1j * tilt)[:, None]
 
   def loss(params):
-    return _linear(z, wave(params), 'swing')
+    turn = np.clip(params, _SLOWEST, _FASTEST) * t
+    waves = [np.cos(turn), np.sin(turn)]
+    return _linear_loss(turned.real, waves, RANGES['swing'])
 
-  rates = _grid(_SLOWEST, _FASTEST, 0.5 / t[-1])
-  params, error = _search(loss, rates, np.arange(0, np.pi, np.pi / 12))
-  basis = wave(np.stack(params, -1))
-  arm = ((basis - basis.mean(-1, keepdims=True)) * z).sum(-1)
-  tilt = (np.angle(arm) + np.pi / 2) % np.pi - np.pi / 2
+  error = _search(loss, _grid(_SLOWEST, _FASTEST, 0.5 / t[-1]))[1]
+  error += (turned.imag**2).mean(1)
   return np.where(abs(tilt) < SLACK * RANGES['tilt'][1], error, np.inf)
 
 
-def _linear(z, basis, size):
-  """Least mean squared error of z ~ A basis + c with |A| in a range."""
-  basis = basis - basis.mean(-1, keepdims=True)
-  inner = abs((basis.conj() * z[:, None]).mean(-1))
-  power = np.maximum((abs(basis) ** 2).mean(-1), 1e-9)
-  low, high = RANGES[size]
-  scale = np.clip(inner / power, low / SLACK, high * SLACK)
-  total = (abs(z) ** 2).mean(-1)[:, None]
-  return total - 2 * scale * inner + scale**2 * power
+def _linear_loss(z, waves, amplitudes):
+  """Mean squared error of z [N, F] ~ sum A_k wave_k [N, G, F] + c.
+
+  The waves must be orthogonal, as sines and cosines about the middle are. An
+  amplitude |A| out of range is moved to its end.
+  """
+  gained = amplitude = 0.0
+  for wave in waves:
+    wave = wave - wave.mean(-1, keepdims=True)
+    power = np.maximum((abs(wave) ** 2).mean(-1), 1e-9)
+    inner = abs((wave.conj() * z[:, None]).mean(-1)) + 1e-9  # if all is still
+    gained = gained + inner**2 / power
+    amplitude = amplitude + (inner / power) ** 2
+  amplitude = np.sqrt(amplitude)
+  low, high = amplitudes
+  moved = np.clip(amplitude, low / SLACK, high * SLACK) / amplitude - 1
+  return (abs(z) ** 2).mean(-1)[:, None] + (moved**2 - 1) * gained
 
 
 def _grid(low, high, step):
-  return np.linspace(low, high, 6 + int((high - low) / step))
+  return np.linspace(low, high, 8 + int((high - low) / step))
 
 
 def _search(loss: Callable[[np.ndarray], np.ndarray], *axes: np.ndarray):
@@ -134,7 +139,7 @@ def _search(loss: Callable[[np.ndarray], np.ndarray], *axes: np.ndarray):
   sides = np.stack(np.meshgrid(*[(0, -1, 1)] * len(axes)), -1)
   sides = sides.reshape(-1, len(axes))
   for _ in range(ROUNDS):
-    steps = 0.6 * steps
+    steps = 0.7 * steps
     tries = best[:, None] + sides * steps
     errors = loss(tries)
     choice = errors.argmin(1)[:, None]

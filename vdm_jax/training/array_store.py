@@ -8,7 +8,6 @@ without a word; compare `describe` before `read`.
 
 import logging
 import math
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,12 +114,10 @@ def read(path: Path, wanted: Mapping[str, Any]) -> list[jax.Array]:
 
 
 def _quiet() -> None:
-  # Orbax logs each save at length. When a write fails, it logs tracebacks of
-  # its own, then of its abandoned asyncio tasks, then Python warns of the
-  # coroutines it never awaited. The failure itself reaches our caller.
+  # Orbax logs each save at length, and each failure as tracebacks: its own and
+  # those of its abandoned asyncio tasks. Failures reach our caller anyway.
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_not_from_orbax)
-  warnings.filterwarnings('ignore', "coroutine 'async_serialize")
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:

@@ -72,17 +72,16 @@ def restore(
       metadata, leaves = _load(steps, step, wanted, only, level)
     except manifest.DamagedError as damage:
       tried[step] = f'step {step}: {damage}'
-      kept = 'left in place'
-      if set_aside and is_first:
-        kept = f'kept as {steps.set_aside(step).name}'
-      older = steps.newest(tried)
-      _log.warning(
-        'Damaged checkpoint in %s, %s; %s; %s.',
-        steps.path,
-        tried[step],
-        kept,
-        f'falling back to step {older}' if older >= 0 else 'no step is left',
-      )
+      if is_first:
+        kept = f'kept as {steps.set_aside(step).name}' if set_aside else 'kept'
+        older = steps.newest(tried)
+        _log.warning(
+          'Damaged checkpoint in %s, %s; %s; %s.',
+          steps.path,
+          tried[step],
+          kept,
+          f'falling back to step {older}' if older >= 0 else 'no step is left',
+        )
     else:
       state = jax.tree.unflatten(jax.tree.structure(like), leaves)
       return Restored(step, state, metadata)

@@ -75,8 +75,9 @@ def check_batch(
 def parameter_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """Returns how an array of the train state is shared out.
 
-  The last axis, output channels, goes to `model`; the largest other axis that
-  divides goes to `fsdp`.  What does not divide, or is small, is replicated.
+  The last axis, output channels, goes to `model`; of what is left the largest
+  axis that divides goes to `fsdp`.  What is small, or does not divide, is
+  replicated.
   """
   spec: list[str | None] = [None] * len(shape)
   if np.prod(shape, dtype=int) < _MIN_SHARDED_SIZE:

@@ -71,7 +71,7 @@ def make_step(
     draw_key, dropout_key = jax.random.split(key)
     drawn = system.draw(draw_key, batch)
     loss, grads = gradient(state.params, dropout_key, drawn)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
