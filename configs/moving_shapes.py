@@ -13,15 +13,15 @@ from ml_collections import ConfigDict
 def get_config(variant: str = '') -> ConfigDict:
   if variant not in ('', 'smoke'):
     raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
-  num_steps = 1500
+  num_steps = 1100
   config = ConfigDict(
     {
       'seed': 0,
       'data': {
         'name': 'moving_shapes',
         'num_frames': 8,
-        'height': 32,
-        'width': 32,
+        'height': 16,
+        'width': 16,
         'frameskip': 1,
       },
       'system': {
@@ -34,13 +34,12 @@ def get_config(variant: str = '') -> ConfigDict:
       'network': {
         'name': 'unet',
         'width': 32,
-        'multipliers': (1, 2, 4),
+        'multipliers': (1, 2),
         'num_blocks': 1,
         'attention_resolutions': (8,),
         'head_dim': 32,
-        'embedding_dim': 256,
+        'embedding_dim': 128,
         'embedding_layers': 2,
-        'patch': 2,
       },
       'optimizer': {
         'learning_rate': 1e-3,
@@ -53,8 +52,8 @@ def get_config(variant: str = '') -> ConfigDict:
         'batch_size': 8,
         'ema_decay': 0.995,
         'log_every': 50,
-        'save_every': 500,
-        'look_every': 500,
+        'save_every': 250,
+        'look_every': 0,
       },
       'mesh': {'data': -1, 'fsdp': 1, 'model': 1},
       'sample': {
@@ -62,7 +61,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'num_steps': 64,
         'num': 8,
         'num_evaluated': 64,
-        'batch_size': 16,
+        'batch_size': 32,
       },
     }
   )

@@ -32,7 +32,7 @@ CODECS = {
   'b.webm': 'libvpx',
   'a.gif': 'gif',
 }
-MIB = 2**20
+CHROMA = {'mjpeg': 'yuvj420p'}
 
 
 def rng(seed=0):
@@ -55,11 +55,10 @@ def numbers(video):
 def write(path, frames, codec=None, gop=8, **options):
   """Encodes uint8 [F, H, W, 3]."""
   codec = codec or CODECS['a' + Path(path).suffix.lower()]
-  formats = {'gif': 'rgb8', 'mjpeg': 'yuvj420p'}
   with av.open(str(path), 'w', options=options) as container:
     stream = container.add_stream(codec, rate=10)
     stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = formats.get(codec, 'yuv420p')
+    stream.pix_fmt = CHROMA.get(codec, 'yuv420p')
     stream.gop_size = gop
     for frame in frames:
       frame = av.VideoFrame.from_ndarray(frame, format='rgb24')
@@ -175,6 +174,38 @@ def test_a_video_of_one_frame(tmp_path, name):
   path = make(tmp_path / name, 1)
   assert decode.scan(path).num_frames == 1
   assert len(VideoFolder(tmp_path, 1)) == 1
+
+
+def test_nothing_before_the_keyframe_is_decoded(bikes, tmp_path):
+  path, frames, keys = bikes
+  timeline = decode.scan(path)
+  with av.open(str(path)) as container:
+    places = [p.pos for p in container.demux(video=0) if p.pos is not None]
+  data = bytearray(path.read_bytes())
+  data[places[0] : places[keys[2]]] = bytes(places[keys[2]] - places[0])
+  blank = tmp_path / 'blank.mp4'
+  blank.write_bytes(data)
+  got = decode.read(blank, timeline, keys[2], 4, fit=small)
+  np.testing.assert_array_equal(got, frames[keys[2] : keys[2] + 4])
+  with pytest.raises(UnreadableClip, match='corrupt'):
+    decode.read(blank, timeline, keys[1], 4, fit=small)
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path):
+  path = tmp_path / 'a.mkv'
+  with av.open(str(path), 'w') as container:
+    streams = [container.add_stream(c, rate=10) for c in ('mjpeg', 'libx264')]
+    pictures = [np.full((1, 48, 64, 3), 250, np.uint8), numbered(9)]
+    for stream in streams:
+      stream.height, stream.width = 48, 64
+      stream.pix_fmt = CHROMA.get(stream.codec_context.name, 'yuv420p')
+    for stream, frames in zip(streams, pictures, strict=True):
+      for frame in frames:
+        frame = av.VideoFrame.from_ndarray(frame, format='rgb24')
+        container.mux(stream.encode(frame))
+      container.mux(stream.encode())
+  got = decode.read(path, decode.scan(path))
+  np.testing.assert_array_equal(numbers(got), np.arange(9))
 
 
 def test_a_missed_seek_falls_back_to_counting(tmp_path):
@@ -412,8 +443,9 @@ def test_clips_depend_on_index_and_rng_alone(real):
   cached = VideoFolder(real, **options)
   plain = VideoFolder(real, **options, cache_mb=0)
   cached.clip(3, rng())
-  again = pickle.loads(pickle.dumps(cached))
-  assert not again._cache
+  pickled = pickle.dumps(cached)
+  assert len(pickled) < 5000  # frames stay here
+  again = pickle.loads(pickled)
   for seed in range(3):
     for index in (2, 3):
       expected = plain.clip(index, rng(seed))['video']
@@ -424,7 +456,7 @@ def test_clips_depend_on_index_and_rng_alone(real):
 
 def test_a_clip_can_be_written_to_without_harm(tmp_path):
   write(tmp_path / 'a.mp4', numbered(8))
-  source = VideoFolder(tmp_path, 8, 16, 16)
+  source = VideoFolder(tmp_path, 8, 48, 64)
   source.clip(0, rng())['video'][:] = 0
   assert numbers(source.clip(0, rng())['video']).tolist() == list(range(8))
 
@@ -567,6 +599,8 @@ def test_bad_files_are_left_out_and_named(tmp_path, name, spoil, code):
     return
   [(skipped, reason)] = source.skipped
   assert (skipped, reason.split(':')[0]) == (name, code)
+  if code == 'not a video':  # no other container was even opened
+    assert reason.startswith(f'not a video: no {name[4:]} inside')
   assert f'{code}: 1 ({name})' in source.report()
   assert '1 of 2 files' in source.report()
 

@@ -198,6 +198,20 @@ def test_object_and_background_can_be_told_apart_exactly():
     assert (inside <= area).all()
 
 
+def test_patterns_are_what_their_names_say():
+  # sin(a x + b y + c) has rank 2 as a matrix, the product of two such rank 4.
+  ranks = {'plain': 0, 'shaded': 2, 'striped': 2, 'checkered': 4}
+  assert set(ranks) == set(PATTERNS)
+  for index in range(40):
+    scene = MovingShapes().factors(index).scene
+    wave = scene.paint(48, 40).mean(-1) - scene.level
+    assert np.linalg.matrix_rank(wave, tol=1e-3) == ranks[scene.pattern]
+    straight = max(abs(np.diff(wave, 2, axis)).max() for axis in (0, 1)) < 1e-5
+    assert straight == (scene.pattern in ('plain', 'shaded'))
+    if scene.pattern != 'plain':
+      assert abs(wave).max() == pytest.approx(scene.contrast, rel=0.1)
+
+
 def test_two_colours_are_60_degrees_apart():
   hues = np.array(list(PALETTE.values())) @ np.exp(
     2j * np.pi / 3 * np.arange(3)
@@ -421,7 +435,7 @@ def growing(factors, video, rng):
 
 
 def too_fast(factors, video, rng):
-  turn = rng.uniform(0, 2 * np.pi)
+  turn = rng.uniform(np.pi / 3, 2 * np.pi / 3)  # too steep to pass for a swing
   velocity = 0.1 * np.cos(turn), 0.1 * np.sin(turn)
   return with_motion(factors, video, MOTIONS['slide']((0.5, 0.5), velocity))
 
@@ -452,14 +466,28 @@ def orange(factors, video, rng):
   return (red + yellow) / 2
 
 
-def blob(factors, video, rng):
-  """A soft spot on the right path."""
+def foreign(factors, video, cover):
+  """Draws cover(x, y), in pixels from the centre, on the right path."""
   reach = np.ones(2) - 2 * factors.radius
   path = factors.motion.path(np.arange(len(video)), reach) + factors.radius
-  x, y = (((np.arange(32) + 0.5) / 32 - path[..., None]) / 0.12).swapaxes(0, 1)
-  spot = np.exp(-(x[:, None] ** 2 + y[..., None] ** 2))[..., None]
+  x, y = (np.arange(32) + 0.5 - 32 * path[..., None]).swapaxes(0, 1)
+  share = cover(x[:, None], y[..., None])[..., None]
   scene = 2 * factors.scene.paint(32, 32) - 1
-  return scene + spot * (2 * np.array(PALETTE[factors.colour]) - 1 - scene)
+  return scene + share * (2 * np.array(PALETTE[factors.colour]) - 1 - scene)
+
+
+def blob(factors, video, rng):
+  def cover(x, y):
+    return np.exp(-(x**2 + y**2) / 15)
+
+  return foreign(factors, video, cover)
+
+
+def diamond(factors, video, rng):
+  def cover(x, y):
+    return np.clip(0.5 - (abs(x) + abs(y) - 6) / 2**0.5, 0, 1)
+
+  return foreign(factors, video, cover)
 
 
 def still_blob(factors, video, rng):
@@ -503,6 +531,7 @@ MISTAKES = {  # and the first check that must see each
   new_colour: 'constancy',
   growing: 'constancy',
   blob: 'constancy',
+  diamond: 'constancy',
   still_blob: 'constancy',
   vanishing: 'objects',
   doubled: 'objects',
@@ -536,6 +565,16 @@ def test_mistakes_are_seen_by_the_check_that_names_them(mistake, num_frames):
 def test_stillness_is_no_law_even_at_the_largest_frameskip():
   video, _ = real_clips(32, num_frames=8, frameskip=4)
   assert not score(np.repeat(video[:, :1], 8, 1), 4).physics.any()
+
+
+def test_a_verdict_does_not_depend_on_the_other_clips():
+  video, _ = real_clips(20, num_frames=8)
+  video[::3] = video[::3, ::-1] * 0.9
+  video[1::3, 4] = video[1::3, 2]
+  together = dataclasses.asdict(score(video))
+  for index in range(20):
+    alone = dataclasses.asdict(score(video[index : index + 1]))
+    assert all(alone[name][0] == together[name][index] for name in together)
 
 
 def test_the_wrong_frameskip_is_noticed():

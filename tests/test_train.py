@@ -163,15 +163,12 @@ def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
   with pytest.raises(NonFiniteError, match='not finite in 3 batches in a row'):
     run(tmp_path, Numbers(poison=range(21)), settings)
   # The last good state is still there, and nothing was saved after it.
-  like = jax.eval_shape(lambda: run_state())
-  restored = Checkpointer(tmp_path / 'checkpoints').restore(like)
+  like = jax.eval_shape(lambda: Line().init(jax.random.key(0), SHAPE))
+  checkpoints = Checkpointer(tmp_path / 'checkpoints')
+  restored = checkpoints.restore(like, only='ema')
   assert restored is not None
   assert restored.step == 4
   assert np.all(np.isfinite(restored.state['kernel']))
-
-
-def run_state():
-  return Line().init(jax.random.key(0), SHAPE)
 
 
 def test_resolution_and_batch_are_checked_before_anything_else(tmp_path):

@@ -79,11 +79,10 @@ class Header(NamedTuple):
 
 
 class Keyframe(NamedTuple):
-  """Where decoding can start: frame number, and times in the file's units."""
+  """Where decoding can start: frame number, and time in the file's unit."""
 
   number: int
   pts: int
-  dts: int
 
 
 class Timeline(NamedTuple):
@@ -144,8 +143,7 @@ def scan(path: str | Path) -> Timeline:
         time = packet.dts if packet.pts is None else packet.pts
         end = max(end, (time or 0) + (packet.duration or 0))
         if packet.is_keyframe:
-          dts = packet.pts if packet.dts is None else packet.dts
-          keys.append((packet.pts, dts))
+          keys.append(packet.pts)
     seconds = float(end * stream.time_base)
     promised = float((stream.duration or 0) * stream.time_base)
     promised = promised or (container.duration or 0) / av.time_base
@@ -158,8 +156,8 @@ def scan(path: str | Path) -> Timeline:
     raise UnreadableClip(path, 'truncated: no end mark')
   if exact and None not in times and len(set(times)) == len(times):
     number = {pts: i for i, pts in enumerate(sorted(times))}
-    if keys and number[keys[0][0]] == 0:
-      keyframes = (Keyframe(number[pts], pts, dts) for pts, dts in keys)
+    if keys and number[keys[0]] == 0:
+      keyframes = (Keyframe(number[pts], pts) for pts in keys)
       return Timeline(len(times), tuple(keyframes))
   return Timeline(sum(1 for _ in _decoded(path)))
 
@@ -262,7 +260,7 @@ def _decoded(path: str | Path, key: Keyframe | None = None) -> Iterator:
   with _opened(path) as (container, stream):
     frames = container.decode(stream)
     if key:
-      container.seek(key.dts, stream=stream)
+      container.seek(key.pts, stream=stream)
       first = next((f for f in frames if (f.pts or 0) >= key.pts), None)
       if first is None or first.pts != key.pts or first.is_corrupt:
         # The seek went elsewhere: count from the first frame.
@@ -294,7 +292,7 @@ def _opened(path: str | Path) -> Iterator[tuple[Any, Any]]:
   with container:
     if demuxer not in container.format.name:
       raise UnreadableClip(path, f'not a video: {container.format.name} inside')
-    stream = container.streams.best('video')  # and not a cover picture
+    stream: Any = container.streams.best('video')  # and not a cover picture
     if stream is None:
       raise UnreadableClip(path, 'no video stream')
     stream.thread_type = 'NONE'  # many files are read at a time instead

@@ -162,7 +162,7 @@ class VideoFolder:
     video = self.framing.cut(self._frames(index, file, rng), rng)
     if self.flip and rng.integers(2):
       video = video[:, :, ::-1]
-    example: dict = {'video': np.array(video, order='C')}
+    example: dict = {'video': np.ascontiguousarray(video)}
     if self.captions:
       text = file.with_suffix('.txt')
       known = text.is_file()

@@ -11,9 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from vdm_jax.data.moving_shapes_motion import GRAVITY, RANGES, fold, hop
+from vdm_jax.data.moving_shapes_render import LOOKS
 
 SLACK = 1.15  # factor by which a fitted parameter may leave its range
 ROUNDS = 20  # of pattern search, each with 0.7 times the step of the last
+_LEAST_REACH = 1 - 2 * SLACK * LOOKS['radius'][1]
 # No slack here: at half a period per frame a swing could hide as stillness.
 _FASTEST, _SLOWEST = (2 * np.pi / period for period in RANGES['period'])
 
@@ -59,8 +61,7 @@ def _fold_fit(p, reach, t):
     start, rate = params[..., :1], params[..., 1:]
     return ((fold(start + rate * t, 1.0) - scaled) ** 2).mean(-1)
 
-  top = SLACK * RANGES['speed'][1] / reach.min()
-  rates = _grid(0, top, 0.1 / t[-1])
+  rates = _grid(0, SLACK * RANGES['speed'][1] / _LEAST_REACH, 0.1 / t[-1])
   (_, rate), error = _search(loss, np.arange(0, 2, 1 / 12), rates)
   return error * reach**2, abs(rate) * reach
 

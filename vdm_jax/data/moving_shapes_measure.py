@@ -164,7 +164,8 @@ def _fit_shapes(cover: np.ndarray, body: np.ndarray, unit: int):
     x, y = (steps - centre[..., None]).transpose(1, 0, 2)
     drawn = coverage(name, x[:, None], y[..., None], radius[:, None, None])
     power = np.maximum((drawn**2).sum((1, 2)), 1e-3)
-    error = ((cover - drawn) ** 2).sum((1, 2)) / power
+    apart = (cover - drawn) ** 2 * (near | (drawn > 0))
+    error = apart.sum((1, 2)) / power
     fits.append(np.column_stack([error, radius, corners + centre]))
   fits = np.stack(fits)
   nearest = fits[..., 0].argmin(0)
@@ -191,6 +192,5 @@ def _flicker(rgb: np.ndarray, body: np.ndarray) -> np.ndarray:
   # Four pixels together: halves independent noise, keeps moving patterns.
   change = change[:, :, 1:] + change[:, :, :-1]
   change = 0.25 * abs(change[..., 1:, :] + change[..., :-1, :])
-  return (change.mean((2, 3, 4)) / np.maximum(still.mean((2, 3, 4)), 1e-3)).max(
-    1
-  )
+  room = np.maximum(still.mean((2, 3, 4)), 1e-3)
+  return (change.mean((2, 3, 4)) / room).max(1)

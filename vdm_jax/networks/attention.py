@@ -101,8 +101,9 @@ class SpatialAttention(nn.Module):
     qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
-    q, k, v = rearrange(
-      qkv, 'b f y x (three h d) -> three b f (y x) h d', three=3, h=heads
+    q, k, v = (
+      rearrange(a, 'b f y x (h d) -> b f (y x) h d', h=heads)
+      for a in jnp.split(qkv, 3, axis=-1)
     )
     out = rearrange(
       attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height
@@ -133,8 +134,9 @@ class TemporalAttention(nn.Module):
     qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
-    q, k, v = rearrange(
-      qkv, 'b f y x (three h d) -> three b (y x) f h d', three=3, h=heads
+    q, k, v = (
+      rearrange(a, 'b f y x (h d) -> b (y x) f h d', h=heads)
+      for a in jnp.split(qkv, 3, axis=-1)
     )
     positions = self.param(
       'positions',
@@ -147,13 +149,12 @@ class TemporalAttention(nn.Module):
       frame[None] - frame[:, None], -self.max_distance, self.max_distance
     )
     relative = positions[distance + self.max_distance].astype(self.dtype)
-    video = attend(
-      q[:, :, :num_frames],
-      k[:, :, :num_frames],
-      v[:, :, :num_frames],
-      relative=relative,
-    )
-    out = jnp.concatenate([video, v[:, :, num_frames:]], axis=2)
+    if not self.num_images:
+      out = attend(q, k, v, relative=relative)
+    else:
+      video = (a[:, :, :num_frames] for a in (q, k, v))
+      images = v[:, :, num_frames:]
+      out = jnp.concatenate([attend(*video, relative=relative), images], 2)
     out = rearrange(out, 'b (y x) f h d -> b f y x (h d)', y=height)
     return x + _output(features, self.dtype)(out)
 
@@ -190,7 +191,10 @@ class CrossAttention(nn.Module):
       nn.LayerNorm(dtype=self.dtype, name='token_norm')(tokens)
     )
     q = rearrange(q, 'b f y x (h d) -> b (f y x) h d', h=heads)
-    k, v = rearrange(kv, 'b l (two h d) -> two b l h d', two=2, h=heads)
+    k, v = (
+      rearrange(a, 'b l (h d) -> b l h d', h=heads)
+      for a in jnp.split(kv, 2, axis=-1)
+    )
     mask = None if token_mask is None else token_mask[:, None, None, :]
     out = attend(q, k, v, mask=mask).reshape(x.shape)
     return x + _output(features, self.dtype)(out)

@@ -73,7 +73,7 @@ class ResidualBlock(nn.Module):
       2 * self.features, dtype=self.dtype, name='modulation'
     )(jax.nn.silu(embedding))
     scale, shift = jnp.split(modulation[:, :, None, None], 2, axis=-1)
-    h = GroupNorm(dtype=self.dtype, name='norm_2')(h) * (1 + scale) + shift
+    h = GroupNorm(dtype=self.dtype, name='norm_2')(h, (scale, shift))
     h = nn.Dropout(self.dropout, deterministic=not self.train)(jax.nn.silu(h))
     h = Conv(
       self.features,

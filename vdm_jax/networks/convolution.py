@@ -138,6 +138,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns [..., H', W', features] of [..., H, W, Cin]."""
     kernel = self.param(
       'kernel',
       self.kernel_init,

@@ -24,7 +24,7 @@ class DamagedError(Exception):
 
 
 def write(directory: Path, content: Mapping[str, Any]) -> None:
-  """Hashes the files of a finished step and writes its manifest atomically.
+  """Hashes the files of a finished step and writes its manifest last.
 
   Args:
     directory: the step's directory; no file in it changes any more.
@@ -33,6 +33,8 @@ def write(directory: Path, content: Mapping[str, Any]) -> None:
   Raises:
     OSError: a file could not be read back, or the manifest not written.
   """
+  for path in directory.rglob('*'):
+    sync(path)
   sizes = _sizes(directory)
   hashes = _hashes(directory, list(sizes))
   body = {**content, 'files': {k: [sizes[k], hashes[k]] for k in sizes}}
@@ -42,7 +44,7 @@ def write(directory: Path, content: Mapping[str, Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, directory / NAME)
-  sync_directory(directory)
+  sync(directory)
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -106,9 +108,9 @@ def _judged(error: OSError) -> Exception:
   )
 
 
-def sync_directory(directory: Path) -> None:
-  """Makes renames inside a directory survive a power cut."""
-  descriptor = os.open(directory, os.O_RDONLY)
+def sync(path: Path) -> None:
+  """Makes a file, or the names in a directory, survive a power cut."""
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:

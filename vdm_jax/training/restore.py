@@ -7,7 +7,7 @@ verifies, and a failure on one process is a failure on every one.
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -61,7 +61,10 @@ def restore(
   Raises:
     CheckpointError: the step does not fit `like`; steps exist but none is
       whole; or a whole step cannot be read, for want of memory say.
+    ValueError: `verify` is none of the three.
   """
+  if verify not in get_args(Level):
+    raise ValueError(f'verify is {verify!r}; give full, size or off.')
   steps = StepDirectory(directory)
   wanted = array_store.named(like, only)
   is_first = jax.process_index() == 0
@@ -73,7 +76,7 @@ def restore(
     except manifest.DamagedError as damage:
       tried[step] = f'step {step}: {damage}'
       if is_first:
-        kept = f'kept as {steps.set_aside(step).name}' if set_aside else 'kept'
+        kept = f'kept as {steps.set_aside(step).name}' if set_aside else 'left'
         older = steps.newest(tried)
         _log.warning(
           'Damaged checkpoint in %s, %s; %s; %s.',
@@ -103,7 +106,7 @@ def _load(
 ) -> tuple[dict[str, Any], list[jax.Array]]:
   """Returns metadata and arrays of a step, or raises DamagedError."""
   path = steps.step(step)
-  body = _together(manifest.read, path)
+  body = together(manifest.read, path)
   stored = body['leaves']
   if only is not None:
     part = f'{only}/'
@@ -116,13 +119,13 @@ def _load(
       f'{"; ".join(lines[:10])}{more}: use the configuration that saved it, or '
       'another directory.'
     )
-  _together(manifest.verify, path, body, level)
+  together(manifest.verify, path, body, level)
   try:
-    return body['metadata'], _together(array_store.read, path, wanted)
+    return body['metadata'], together(array_store.read, path, wanted)
   except Exception as error:
     # Too little memory or an impossible sharding is no reason to set a whole
     # step aside: look at the files before blaming them.
-    _together(manifest.verify, path, body, 'full')
+    together(manifest.verify, path, body, 'full')
     raise CheckpointError(
       f'Step {step} in {steps.path} cannot be restored although its files are '
       f'whole ({brief(error)}): check memory and shardings.'
@@ -135,7 +138,7 @@ def _from_first_process(step: int) -> int:
   return int(multihost_utils.broadcast_one_to_all(np.asarray(step)))
 
 
-def _together(function: Callable, *args) -> Any:
+def together(function: Callable, *args) -> Any:
   """Calls a function; a failure on one process is a failure on every one."""
   result, error = None, None
   try:

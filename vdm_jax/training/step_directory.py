@@ -67,9 +67,9 @@ class StepDirectory:
 
   def tidy(self) -> None:
     """Finishes or removes what a killed process left half done."""
-    for path in self.path.glob('*.deleting'):
+    for path in self.path.glob('[0-9]*.deleting'):
       _remove(path)
-    for path in self.path.glob('*.saving*'):
+    for path in self.path.glob('[0-9]*.saving*'):
       if path.suffix == '.saving' and (path / manifest.NAME).exists():
         self.publish(int(path.stem))  # killed just before the last rename
       else:
@@ -88,7 +88,7 @@ class StepDirectory:
     if self.step(step).exists():
       self._delete(step)
     self.saving(step).rename(self.step(step))
-    manifest.sync_directory(self.path)
+    manifest.sync(self.path)
 
   def discard(self, step: int) -> None:
     """Removes what a failed save has written."""
@@ -151,17 +151,16 @@ class StepDirectory:
       place = place.parent
     return shutil.disk_usage(place).free
 
-  def _delete(self, step: int) -> None:
-    # Renamed first, so that a kill leaves no half of a step behind.
-    path = self.step(step)
-    _remove(path.rename(path.with_suffix('.deleting')))
-
   def space(self, needed: int) -> str:
     """Compares free and needed bytes in words."""
     return (
       f'{self.path} has {self.free_bytes():,} bytes free and {needed:,} are '
       'needed'
     )
+
+  def _delete(self, step: int) -> None:
+    # Renamed first, so that a kill leaves no half of a step behind.
+    _remove(self.step(step).rename(self.path / f'{step}.deleting'))
 
 
 def brief(error: BaseException) -> str:
@@ -171,9 +170,9 @@ def brief(error: BaseException) -> str:
 
 
 def _remove(path: Path) -> None:
-  # Orbax's writers may still add a file after one of them has failed.
-  for _ in range(20):
-    shutil.rmtree(path, ignore_errors=True)
+  for attempt in range(20):
     if not path.exists():
       return
-    time.sleep(0.05)
+    if attempt:  # a writer of Orbax added a file after another had failed
+      time.sleep(0.05)
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Restoring on other devices, and in several processes."""
+"""Restoring: another structure, other devices, several processes."""
 
 import socket
 
@@ -22,8 +22,51 @@ from tests.checkpoint_cases import (
   start,
   truncate,
 )
+from vdm_jax.training import manifest
 from vdm_jax.training.checkpoint import Checkpointer, CheckpointError
+from vdm_jax.training.restore import together
 from vdm_jax.training.step_directory import StepDirectory
+
+
+def _other(change):
+  tree = {'step': like().step, 'params': dict(like().params)}
+  change(tree['params'])
+  return tree
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (
+      lambda p: p.update(half=jax.ShapeDtypeStruct((6,), jnp.bfloat16)),
+      ['params/half is bfloat16[5] in', 'bfloat16[6] in the request'],
+    ),
+    (
+      lambda p: p.update(half=jax.ShapeDtypeStruct((5,), jnp.float32)),
+      ['params/half is bfloat16[5] in', 'float32[5] in the request'],
+    ),
+    (
+      lambda p: p.pop('half'),
+      ['params/half is bfloat16[5] in', 'absent in the request'],
+    ),
+    (
+      lambda p: p.update(new=jax.ShapeDtypeStruct((), jnp.int32)),
+      ['params/new is absent in', 'int32[] in the request'],
+    ),
+  ],
+)
+def test_other_structure_is_no_damage(tmp_path, change, words):
+  state = make(1)
+  with opened(tmp_path) as ckpt:
+    ckpt.save(1, {'step': state.step, 'params': state.params}, {})
+    ckpt.wait()
+    data_file(tmp_path / '1').write_bytes(b'')  # told before arrays are read
+    with pytest.raises(CheckpointError) as error:
+      ckpt.restore(_other(change))
+  for word in [*words, 'Step 1', str(tmp_path)]:
+    assert word in str(error.value)
+  assert 'blocks' not in str(error.value)
+  assert names(tmp_path) == ['1']
 
 
 def _restore_unverified(directory):
@@ -112,6 +155,13 @@ def _one_of_two(rank, port, directory):
     )
     for k, v in target.items()
   }
+
+  def fail_on_first():
+    if rank == 0:
+      raise manifest.DamagedError('here')
+
+  with pytest.raises(manifest.DamagedError):  # on the other one as well
+    together(fail_on_first)
   ckpt = Checkpointer(directory)
   assert ckpt.restore(target) is None
   for step in (1, 2, 3):
