@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 def get_config(variant: str = '') -> ConfigDict:
   if variant not in ('', 'smoke'):
     raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
-  num_steps = 1100
+  num_steps = 1000
   config = ConfigDict(
     {
       'seed': 0,
@@ -49,7 +49,7 @@ def get_config(variant: str = '') -> ConfigDict:
       },
       'train': {
         'num_steps': num_steps,
-        'batch_size': 8,
+        'batch_size': 4,
         'ema_decay': 0.995,
         'log_every': 50,
         'save_every': 250,
@@ -58,9 +58,9 @@ def get_config(variant: str = '') -> ConfigDict:
       'mesh': {'data': -1, 'fsdp': 1, 'model': 1},
       'sample': {
         'sampler': {'name': 'ancestral', 'variance_mix': 0.1},
-        'num_steps': 64,
+        'num_steps': 48,
         'num': 8,
-        'num_evaluated': 64,
+        'num_evaluated': 32,
         'batch_size': 32,
       },
     }

@@ -303,6 +303,35 @@ if __name__ == '__main__':
 """
 
 
+LEFT_OPEN = KILLED.replace('next(iter(sys.stdin))', '')
+
+
+def run(tmp_path, code):
+  """Starts a program that can import this file."""
+  script = tmp_path / 'program.py'
+  script.write_text(code)
+  here = os.path.dirname(__file__)
+  path = os.pathsep.join((here, os.path.dirname(here)))
+  return subprocess.Popen(
+    [sys.executable, str(script)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': path},
+  )
+
+
+@pytest.mark.slow
+def test_a_program_may_end_in_the_middle(tmp_path):
+  with run(tmp_path, LEFT_OPEN) as program:
+    output, errors = program.communicate(timeout=60)
+  assert program.returncode == 0
+  assert len(output.split()) == 8
+  assert 'Exception' not in errors
+  assert 'leaked' not in errors
+
+
 def alive(pid):
   try:
     with open(f'/proc/{pid}/stat') as file:
@@ -313,19 +342,7 @@ def alive(pid):
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='needs /proc')
 def test_workers_die_with_a_killed_program(tmp_path):
-  script = tmp_path / 'killed.py'
-  script.write_text(KILLED)
-  folders = [
-    os.path.dirname(__file__),
-    os.path.dirname(os.path.dirname(__file__)),
-  ]
-  with subprocess.Popen(
-    [sys.executable, str(script)],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(folders)},
-  ) as program:
+  with run(tmp_path, KILLED) as program:
     words = program.stdout.readline().split()
     workers = {int(word) for word in words if word.isdigit()}
     assert len(workers) == 2

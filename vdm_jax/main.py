@@ -185,6 +185,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   logging.getLogger().setLevel(logging.INFO)
+  logging.getLogger('jax').setLevel(logging.WARNING)
   _set_up_jax()
   workdir = pathlib.Path(_WORKDIR.value)
   run = {

@@ -9,11 +9,13 @@ so any number of hosts, workers and threads sees the same examples, and the
 place in the data is one integer. grain reads ahead in threads and processes.
 """
 
+import contextlib
 import functools
 import math
 import multiprocessing
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -114,11 +116,11 @@ class Pipeline:
         flags.FLAGS.mark_as_parsed()
       options = grain.MultiprocessingOptions(workers, ahead)
       dataset = dataset.mp_prefetch(options, _die_with_parent)
-    iterator = iter(dataset.batch(rows, batch_fn=self._collate))
-    try:
-      yield from iterator
-    finally:
-      iterator.close()
+    dataset = dataset.batch(rows, batch_fn=self._collate)
+    batches = _closing(iter(dataset))
+    # When a program ends, grain by itself cleans up too late.
+    weakref.finalize(batches, _close, weakref.ref(batches))
+    return batches
 
   def _collate(self, rows: Sequence[tuple[dict, dict]]) -> dict[str, Any]:
     examples, skipped = zip(*rows, strict=True)
@@ -137,6 +139,19 @@ class Pipeline:
     if 'caption' in first:
       batch['caption'] = [e['caption'] for e in examples]
     return batch
+
+
+def _closing(iterator) -> Iterator[dict[str, Any]]:
+  try:
+    yield from iterator
+  finally:
+    iterator.close()
+
+
+def _close(batches: weakref.ref) -> None:
+  if (generator := batches()) is not None:
+    with contextlib.suppress(ValueError):  # another thread is reading
+      generator.close()
 
 
 class _Rows:

@@ -24,6 +24,7 @@ from einops import rearrange
 from jax import Array
 from jax.typing import DTypeLike
 
+from vdm_jax.networks.convolution import Conv
 from vdm_jax.networks.normalization import GroupNorm
 
 
@@ -73,9 +74,10 @@ def _heads(features: int, head_dim: int) -> int:
   return heads
 
 
-def _output(features: int, dtype: DTypeLike) -> nn.Dense:
-  return nn.Dense(
+def _output(features: int, dtype: DTypeLike) -> Conv:
+  return Conv(
     features,
+    kernel_size=1,
     dtype=dtype,
     kernel_init=nn.initializers.zeros,
     name='out',
@@ -98,7 +100,7 @@ class SpatialAttention(nn.Module):
     """Returns x plus its attention, same shape."""
     height, features = x.shape[-3], x.shape[-1]
     heads = _heads(features, self.head_dim)
-    qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
+    qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
     q, k, v = (
@@ -131,7 +133,7 @@ class TemporalAttention(nn.Module):
     """Returns x plus its attention, same shape."""
     height, features = x.shape[-3], x.shape[-1]
     heads = _heads(features, self.head_dim)
-    qkv = nn.Dense(3 * features, dtype=self.dtype, name='qkv')(
+    qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
     q, k, v = (
@@ -184,7 +186,7 @@ class CrossAttention(nn.Module):
     """
     features = x.shape[-1]
     heads = _heads(features, self.head_dim)
-    q = nn.Dense(features, dtype=self.dtype, name='query')(
+    q = Conv(features, 1, dtype=self.dtype, name='query')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
     kv = nn.Dense(2 * features, dtype=self.dtype, name='key_value')(

@@ -83,7 +83,7 @@ class ResidualBlock(nn.Module):
     )(h)
     x = resize(x)
     if x.shape[-1] != self.features:
-      x = nn.Dense(self.features, dtype=self.dtype, name='shortcut')(x)
+      x = Conv(self.features, 1, dtype=self.dtype, name='shortcut')(x)
     return x + h
 
 

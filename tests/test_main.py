@@ -1,0 +1,184 @@
+"""The command line: one run from start to samples, and its clear errors."""
+
+import json
+import logging
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import vdm_jax
+from vdm_jax import main, video
+
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+SHAPES = f'--config={CONFIGS / "moving_shapes.py"}:smoke'
+FOLDER = f'--config={CONFIGS / "folder.py"}:smoke'
+EIGHT = '--config.train.batch_size=8', '--config.sample.batch_size=8'
+
+
+def command(workdir, *arguments):
+  """Runs `python -m vdm_jax.main --workdir=... arguments` in this process."""
+  flags.FLAGS.unparse_flags()
+  rest = main.parse_flags(['main', f'--workdir={workdir}', *arguments])
+  main.main(rest)
+
+
+def fails(capsys, workdir, *arguments):
+  """Returns the error sentence of a command that must exit with 2."""
+  with pytest.raises(SystemExit) as stop:
+    command(workdir, *arguments)
+  assert stop.value.code == 2
+  message = capsys.readouterr().err.strip().splitlines()[-1]
+  assert message.startswith('error: ')
+  return message
+
+
+@pytest.fixture(autouse=True)
+def _clean_flags():
+  level = logging.getLogger().level
+  yield
+  logging.getLogger().setLevel(level)
+  flags.FLAGS.unparse_flags()
+  for name in ('num', 'mode', 'config', 'seed'):
+    flags.FLAGS[name].unparse()
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A workdir with a finished run of two steps."""
+  workdir = tmp_path_factory.mktemp('runs') / 'shapes'
+  command(workdir, SHAPES, *EIGHT)
+  return workdir
+
+
+def test_a_run_leaves_everything_a_person_needs(finished):
+  samples = sorted(p.name for p in (finished / 'samples').iterdir())
+  assert samples == [f'final_0000002.{s}' for s in ('gif', 'mp4', 'png')]
+  shares = json.loads((finished / 'evaluation.json').read_text())
+  assert shares['step'] == 2
+  assert shares['samples'].keys() == shares['held-out'].keys()
+  config = json.loads((finished / 'config.json').read_text())
+  assert config['train']['batch_size'] == 8
+  shown = video.load(finished / 'samples/final_0000002.gif')
+  assert shown.shape[0] == config['data']['num_frames']
+
+
+def test_the_library_loads_and_samples_it(finished):
+  model = vdm_jax.load(finished)
+  videos = model.sample(jax.random.key(0), num=3, num_steps=1)
+  assert videos.shape == (3, 4, 16, 16, 3)
+  assert np.abs(videos).max() <= 1
+  again = model.sample(jax.random.key(0), num=3, num_steps=1)
+  np.testing.assert_array_equal(videos, again)
+  assert np.ptp(videos, axis=0).max() > 0.01  # three different videos
+  with pytest.raises(ValueError, match='the model has no classes'):
+    model.sample(jax.random.key(0), num=1, num_steps=1, label=np.array([0]))
+  with pytest.raises(ValueError, match='0 videos cannot be drawn'):
+    model.sample(jax.random.key(0), num=0, batch_size=1)
+  with pytest.raises(TypeError, match='stpes'):
+    model.sample(jax.random.key(0), num=1, stpes=4)
+
+
+def test_sampling_from_the_command_line(finished):
+  command(finished, '--mode=sample', '--num=2', '--seed=3')
+  path = finished / 'samples' / 'sample_0000002_seed_3.gif'
+  assert video.load(path).shape[0] == 4
+
+
+def test_another_config_is_refused_and_named(finished, capsys):
+  before = (finished / 'config.json').read_text()
+  message = fails(
+    capsys, finished, SHAPES, *EIGHT, '--config.optimizer.learning_rate=0.5'
+  )
+  assert 'holds a run of another config' in message
+  assert 'config.optimizer.learning_rate is 0.5, there it is 0.001' in message
+  assert (finished / 'config.json').read_text() == before
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'parts'),
+  [
+    (['--config.train.num_stesp=5'], ['num_stesp', 'Did you mean "num_steps"']),
+    (['--config.trian.num_steps=5'], ['Did you mean "train"']),
+    (['--config.train.num_steps=many'], ['num_steps', 'many']),
+    (['--config.train.num_steps=0'], ['config.train.num_steps=0']),
+    (['--config.data.height=15'], ['15x16', 'divisible by 2']),
+    (['--config.data.height=4'], ['height', '8']),
+    (['--config.train.batch_size=3'], ['batch_size=3 does not divide by 8']),
+    (['--config.mesh.fsdp=3'], ['fsdp=3', 'there are 8 devices']),
+    (['--config.system.loss_weight=epz'], ["'epz' is unknown"]),
+    (['--config.sample.sampler.variance_mix=2.0'], ['variance_mix=2.0']),
+    (['--config.data.name=folders'], ["Did you mean 'folder'"]),
+  ],
+  ids=lambda a: a[0] if a[0].startswith('--') else '',
+)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(
+  tmp_path, capsys, arguments, parts
+):
+  workdir = tmp_path / 'never'
+  message = fails(capsys, workdir, SHAPES, *EIGHT, *arguments)
+  for part in parts:
+    assert part in message
+  assert not workdir.exists()
+
+
+def test_training_needs_a_config(tmp_path, capsys):
+  assert 'needs --config' in fails(capsys, tmp_path / 'never')
+
+
+def test_a_folder_without_videos_is_refused(tmp_path, capsys):
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  path = f'--config.data.path={empty}'
+  message = fails(capsys, tmp_path / 'never', FOLDER, *EIGHT, path)
+  assert str(empty) in message
+  path = f'--config.data.path={tmp_path / "missing"}'
+  message = fails(capsys, tmp_path / 'never', FOLDER, *EIGHT, path)
+  assert 'missing' in message
+  assert not (tmp_path / 'never').exists()
+
+
+def test_sampling_needs_a_finished_run(tmp_path, capsys, finished):
+  message = fails(capsys, tmp_path, '--mode=sample')
+  assert 'is not a workdir' in message
+  young = tmp_path / 'young'
+  young.mkdir()
+  shutil.copy(finished / 'config.json', young)
+  message = fails(capsys, young, '--mode=sample')
+  assert 'no finished checkpoint yet' in message
+  assert sorted(p.name for p in young.iterdir()) == ['config.json']
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
+  # A file in the place of the folder stops even root.
+  blocked = tmp_path / 'file'
+  blocked.write_text('mine')
+  message = fails(capsys, blocked, SHAPES, *EIGHT)
+  assert str(blocked) in message
+  assert blocked.read_text() == 'mine'
+
+
+def test_a_folder_of_videos_trains_and_names_what_it_left_out(
+  tmp_path, capsys
+):
+  data = tmp_path / 'data'
+  data.mkdir()
+  rng = np.random.default_rng(0)
+  for name in ('a.mp4', 'b.gif'):
+    clip = np.repeat(rng.uniform(-1, 1, (1, 16, 16, 3)), 8, axis=0)
+    video.save(data / name, clip)
+  (data / 'zero.mp4').touch()
+  (data / 'noise.avi').write_bytes(rng.bytes(2000))
+  video.save(data / 'short.mp4', np.zeros((2, 16, 16, 3)))
+  workdir = tmp_path / 'run'
+  command(workdir, FOLDER, *EIGHT, f'--config.data.path={data}')
+  out = capsys.readouterr().out
+  assert '3 files could not be used' in out
+  for name in ('zero.mp4', 'noise.avi', 'short.mp4'):
+    assert name in out
+  assert (workdir / 'samples' / 'final_0000002.mp4').exists()
+  message = fails(capsys, workdir, '--mode=evaluate')
+  assert 'only for moving_shapes' in message
