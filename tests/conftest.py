@@ -16,9 +16,9 @@ os.environ['XLA_FLAGS'] = ' '.join(
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import jax
+import pytest
+from jaxtyping import install_import_hook
 
 install_import_hook(
   ['vdm_jax.diffusion', 'vdm_jax.networks', 'vdm_jax.samplers'],

@@ -40,7 +40,9 @@ def imported(path):
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+  'path', FILES, ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_imports_point_one_way(path):
   if path == PACKAGE / '__init__.py':
     return  # the door to everything, opened lazily
@@ -53,7 +55,9 @@ def test_imports_point_one_way(path):
     assert own == other or RANK[other] < RANK[own], f'{own} imports {other}'
 
 
-@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+  'path', FILES, ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_each_layer_knows_only_its_trade(path):
   roots = {module.split('.')[0] for module in imported(path)}
   if layer(path) in ('data', 'video', 'config'):

@@ -90,7 +90,9 @@ def test_forward_and_reverse_processes_have_one_joint(logsnr_t, gap):
   np.testing.assert_allclose(forward, s_t**2, rtol=1e-4)
 
 
-@pytest.mark.parametrize('kind', [Eps(), X(), V()], ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize(
+  'kind', [Eps(), X(), V()], ids=lambda k: type(k).__name__
+)
 @settings(deadline=None, max_examples=20)
 @given(logsnr=st.floats(-8.0, 8.0))
 def test_parameterization_round_trip(kind, logsnr):
@@ -105,7 +107,9 @@ def test_parameterization_round_trip(kind, logsnr):
   np.testing.assert_allclose(eps_from_x(x, z, logsnr), eps, atol=2e-4)
 
 
-@pytest.mark.parametrize('kind', [Eps(), X(), V()], ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize(
+  'kind', [Eps(), X(), V()], ids=lambda k: type(k).__name__
+)
 @pytest.mark.parametrize('weight', sorted(losses.LOG_WEIGHTS))
 def test_loss_is_the_weighted_error_of_x_hat(kind, weight):
   """Eq. (2), computed the direct way: w(logsnr) |x_hat - x|^2."""

@@ -161,9 +161,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   assert blocked.read_text() == 'mine'
 
 
-def test_a_folder_of_videos_trains_and_names_what_it_left_out(
-  tmp_path, capsys
-):
+def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   data = tmp_path / 'data'
   data.mkdir()
   rng = np.random.default_rng(0)

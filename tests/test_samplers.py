@@ -1,15 +1,17 @@
 """Samplers against videos whose distribution is known exactly."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from tests.gaussian_video import (
   exact_denoiser,
   exponential_covariance,
   moments,
 )
-
 from vdm_jax.diffusion import noise
 from vdm_jax.diffusion.schedules import Cosine
 from vdm_jax.samplers import DDIM, Ancestral, guidance, sample
@@ -100,7 +102,7 @@ def ancestral_variance(num_steps, mix):
     Cosine(-12.0, 12.0)(jnp.linspace(1.0, 0.0, num_steps + 1)), np.float64
   )
   variance = 1.0
-  for t, s in zip(logsnr[:-1], logsnr[1:], strict=True):
+  for t, s in itertools.pairwise(logsnr):
     a_t, a_s = (1 / np.sqrt(1 + np.exp(-v)) for v in (t, s))
     v_t, v_s = 1 / (1 + np.exp(t)), 1 / (1 + np.exp(s))
     gain = 0.25 * a_t / (0.25 * a_t**2 + v_t)
@@ -138,7 +140,9 @@ def test_ancestral_error_falls_at_first_order(mix):
 
 
 def test_sampling_is_deterministic_in_the_key():
-  a, b, c = (draw(Ancestral(0.1), 8, key=k, shape=(1, 4, 4, 4, 1)) for k in (0, 0, 1))
+  a, b, c = (
+    draw(Ancestral(0.1), 8, key=k, shape=(1, 4, 4, 4, 1)) for k in (0, 0, 1)
+  )
   np.testing.assert_array_equal(a, b)
   assert np.abs(np.asarray(a) - np.asarray(c)).max() > 0.1
 

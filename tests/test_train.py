@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.test_step import SHAPE, Line
 
+from tests.test_step import SHAPE, Line
 from vdm_jax.training.checkpoint import Checkpointer, CheckpointError
 from vdm_jax.training.loop import NonFiniteError, TrainSettings, train
 from vdm_jax.training.optimizer import Adam
@@ -145,7 +145,9 @@ def test_data_order_depends_on_the_step_alone(tmp_path):
 
 def test_other_data_is_refused_on_resume(tmp_path):
   run(tmp_path, settings=dataclasses.replace(SETTINGS, num_steps=1))
-  with pytest.raises(ValueError, match='numbers 22, the checkpoint has numbers 21'):
+  with pytest.raises(
+    ValueError, match='numbers 22, the checkpoint has numbers 21'
+  ):
     run(tmp_path, Numbers(22))
 
 

@@ -29,8 +29,9 @@ def evaluate(
   Returns:
     Shares of clips that pass each check, for 'held-out' and 'samples'.
   """
-  values = {k: v for k, v in data.items() if k != 'name'}
-  held_out = MovingShapes(**values | {'split': 'validation'})
+  values: dict[str, Any] = {k: v for k, v in data.items() if k != 'name'}
+  values['split'] = 'validation'
+  held_out = MovingShapes(**values)
   clips = [held_out.clip(i) for i in range(len(videos))]
   real = to_float(np.stack([clip['video'] for clip in clips]))
   frameskip = values.get('frameskip', 1)

@@ -10,6 +10,7 @@ on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
 
 import contextlib
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -175,7 +176,7 @@ def _set_up_jax() -> None:
   """Settings of the process that are nobody else's business."""
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  if jax.config.jax_compilation_cache_dir is None:
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = pathlib.Path('~/.cache/vdm_jax/compilation').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))
 
@@ -187,7 +188,7 @@ def main(argv: list[str]) -> None:
   logging.getLogger().setLevel(logging.INFO)
   logging.getLogger('jax').setLevel(logging.WARNING)
   _set_up_jax()
-  workdir = pathlib.Path(_WORKDIR.value)
+  workdir = pathlib.Path(_WORKDIR.value or '.')  # a required flag
   run = {
     'train': run_training,
     'sample': run_sampling,

@@ -1,7 +1,7 @@
 """A trained model, as a library user meets it.
 
-    model = vdm_jax.load('runs/moving_shapes')
-    videos = model.sample(jax.random.key(0), num=4)     # [4, F, H, W, C]
+model = vdm_jax.load('runs/moving_shapes')
+videos = model.sample(jax.random.key(0), num=4)     # [4, F, H, W, C]
 """
 
 import dataclasses

@@ -1,0 +1,1 @@
+"""Host side: sources of clips and the pipeline; never imports jax."""

@@ -105,7 +105,7 @@ class Pipeline:
     self._num_workers, self._num_threads = num_workers, num_threads
     self.skipped: dict[str, str] = {}
 
-  def __iter__(self) -> Iterator[dict[str, Any]]:
+  def __iter__(self) -> Generator[dict[str, Any], None, None]:
     rows, workers = self._rows.per_host, self._num_workers
     ahead = math.ceil(2 * rows / max(workers, 1))  # two batches
     dataset = grain.MapDataset.source(self._rows).to_iter_dataset(

@@ -21,7 +21,9 @@ from jax import Array
 class Schedule(Protocol):
   """t in [0, 1], any shape -> logsnr of the same shape, decreasing in t."""
 
-  def __call__(self, t: Array) -> Array: ...
+  def __call__(self, t: Array) -> Array:
+    """Returns logsnr at times `t`."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,9 +107,7 @@ class SpatialAttention(nn.Module):
       rearrange(a, 'b f y x (h d) -> b f (y x) h d', h=heads)
       for a in jnp.split(qkv, 3, axis=-1)
     )
-    out = rearrange(
-      attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height
-    )
+    out = rearrange(attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height)
     return x + _output(features, self.dtype)(out)
 
 

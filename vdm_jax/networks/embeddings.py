@@ -24,8 +24,10 @@ def sinusoid(logsnr: Array, dim: int) -> Array:
   """Returns [..., dim] sines and cosines of `logsnr` [...], float32."""
   half = dim // 2
   frequency = jnp.exp(-math.log(1e4) * jnp.arange(half) / half)
-  angle = _POSITIONS_PER_LOGSNR * logsnr[..., None] * frequency.reshape(
-    (1,) * logsnr.ndim + (-1,)
+  angle = (
+    _POSITIONS_PER_LOGSNR
+    * logsnr[..., None]
+    * frequency.reshape((1,) * logsnr.ndim + (-1,))
   )
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 

@@ -53,9 +53,7 @@ class Ancestral:
   ) -> tuple[Array, Array, Any]:
     """Returns (z_s, x_hat, memory), eq. (4)."""
     x_hat = denoise(z, logsnr_t)
-    mean = gaussian.reverse_mean(
-      z, x_hat, logsnr_t=logsnr_t, logsnr_s=logsnr_s
-    )
+    mean = gaussian.reverse_mean(z, x_hat, logsnr_t=logsnr_t, logsnr_s=logsnr_s)
     low = gaussian.reverse_variance(logsnr_t, logsnr_s)
     high = gaussian.forward_variance(logsnr_t, logsnr_s)
     mix = self.variance_mix

@@ -1,6 +1,7 @@
 """DDIM: the deterministic sampler.
 
-    z_s = alpha_s x_hat + sigma_s eps_hat,   eps_hat = (z_t - alpha_t x_hat) / sigma_t
+    z_s = alpha_s x_hat + sigma_s eps_hat
+    eps_hat = (z_t - alpha_t x_hat) / sigma_t
 
 the first-order exponential integrator of the probability-flow ODE: exact when
 x_hat does not change between t and s.

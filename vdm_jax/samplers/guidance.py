@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from vdm_jax.shapes import DenoiseFn, LogSNR, Video
 
 
-def clip(
-  denoise: DenoiseFn, low: float = -1.0, high: float = 1.0
-) -> DenoiseFn:
+def clip(denoise: DenoiseFn, low: float = -1.0, high: float = 1.0) -> DenoiseFn:
   """Clips x_hat to [low, high].
 
   At low SNR a network that predicts eps has its error divided by alpha, so

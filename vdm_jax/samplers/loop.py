@@ -13,6 +13,7 @@ Every draw of noise, the first and those inside the steps, comes from the same
 noise prior, so that the process sampled is the process that was trained.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,7 +74,7 @@ def sample(
   schedule: Schedule,
   sampler: Sampler,
   num_steps: int,
-  noise: NoisePrior = Independent(),  # noqa: B008, frozen and stateless
+  noise: NoisePrior = Independent(),
   corrector: Corrector | None = None,
   progress: Callable[[Any], None] | None = None,
 ) -> Video:
@@ -111,7 +112,9 @@ def sample(
   def advance(carry, step):
     z, _, memory = carry
     index, logsnr_t, logsnr_s = step
-    step_key, correct_key = jax.random.split(jax.random.fold_in(loop_key, index))
+    step_key, correct_key = jax.random.split(
+      jax.random.fold_in(loop_key, index)
+    )
     z, x_hat, memory = sampler.step(
       step_key,
       denoise,
@@ -123,17 +126,15 @@ def sample(
     )
     if corrector is not None:
       # The result is the last x_hat: a move after it would be lost work.
-      z = jax.lax.cond(
-        index + 1 < num_steps,
-        lambda z: corrector(
-          correct_key, denoise, z, logsnr=logsnr_s, noise=noise
-        ),
-        lambda z: z,
-        z,
+      move = functools.partial(
+        corrector, correct_key, denoise, logsnr=logsnr_s, noise=noise
       )
+      z = jax.lax.cond(index + 1 < num_steps, move, lambda z: z, z)
     if progress is not None:
       # The data dependence on x_hat keeps the report behind the work.
-      jax.debug.callback(lambda i, _: progress(i), index + 1, x_hat[0, 0, 0, 0])
+      jax.debug.callback(
+        lambda i, _, report=progress: report(i), index + 1, x_hat[0, 0, 0, 0]
+      )
     return (z, x_hat, memory), None
 
   steps = (jnp.arange(num_steps), logsnrs[:-1], logsnrs[1:])

@@ -87,7 +87,7 @@ class VDM:
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
     """Returns eq. (2) for a drawn batch, a scalar."""
     x, eps, logsnr = drawn['video'], drawn['eps'], drawn['logsnr']
-    output = self.network.apply(
+    output: Any = self.network.apply(
       {'params': params},
       gaussian.corrupt(x, eps, logsnr),
       logsnr,
@@ -109,7 +109,9 @@ class VDM:
 
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      output = self.network.apply({'params': params}, z, logsnr, label=label)
+      output: Any = self.network.apply(
+        {'params': params}, z, logsnr, label=label
+      )
       return self.parameterization.predict(output, z, logsnr).x_hat
 
     return denoise

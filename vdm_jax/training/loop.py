@@ -277,9 +277,7 @@ class _Report:
 
   _LAG = 2
 
-  def __init__(
-    self, settings: TrainSettings, first: int, writer: MetricWriter
-  ):
+  def __init__(self, settings: TrainSettings, first: int, writer: MetricWriter):
     self._settings = settings
     self._writer = writer
     self._pending: collections.deque = collections.deque()
