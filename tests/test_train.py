@@ -13,8 +13,9 @@ import pytest
 
 from tests.test_step import SHAPE, Line
 from vdm_jax.training.checkpoint import Checkpointer, CheckpointError
-from vdm_jax.training.loop import NonFiniteError, TrainSettings, train
+from vdm_jax.training.loop import TrainSettings, train
 from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.report import NonFiniteError
 from vdm_jax.training.sharding import MeshShape
 
 SETTINGS = TrainSettings(

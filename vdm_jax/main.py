@@ -22,7 +22,8 @@ from ml_collections import config_flags
 
 from vdm_jax import evaluation, job, model, video
 from vdm_jax.training.checkpoint import CheckpointError
-from vdm_jax.training.loop import NonFiniteError, train
+from vdm_jax.training.loop import train
+from vdm_jax.training.report import NonFiniteError
 from vdm_jax.training.sampling import VideoSampler
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')

@@ -6,10 +6,9 @@ playlist named x.mp4, with the files that it names), and over the `file`
 protocol only. FFmpeg hides much damage: a cut AVI just ends early, a broken
 frame is patched up and marked. Both are errors here.
 
-Frames are counted in the order in which they are shown. `scan` finds the
-keyframes by reading the packets without decoding them; `read` starts at the
-last keyframe before the frames that are wanted, and where that place is not
-certain, at the first frame.
+Frames are counted as shown. `scan` finds the keyframes without decoding;
+`read` starts at the last one before the frames that are wanted, or, where that
+place is not certain, at the first frame.
 """
 
 import bisect
@@ -38,8 +37,7 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp')
 MAX_PIXELS = 2**26  # of one frame, 8192 x 8192
 MAX_FRAMES = 10**6  # of one file, nine hours at 30 frames per second
 
-# One packet is one frame in these; elsewhere (VP8 has invisible frames) frames
-# are counted by decoding.
+# One packet is one frame here; elsewhere (invisible frames) decoding counts.
 _PACKET_IS_FRAME = {'h264', 'hevc', 'vp9', 'av1', 'mpeg4', 'mjpeg'}
 # Without the last three FFmpeg's colours are one or two levels too dark.
 SCALER = (

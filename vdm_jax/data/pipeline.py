@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -141,7 +141,7 @@ class Pipeline:
     return batch
 
 
-def _closing(iterator) -> Iterator[dict[str, Any]]:
+def _closing(iterator) -> Generator[dict[str, Any], None, None]:
   try:
     yield from iterator
   finally:

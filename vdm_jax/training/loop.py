@@ -11,19 +11,16 @@ the batch size: a restored run draws exactly the batches that an undisturbed
 one would have drawn.
 """
 
-import collections
 import contextlib
 import dataclasses
 import logging
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.systems.protocol import Params, System
@@ -35,16 +32,13 @@ from vdm_jax.training.checkpoint import (
 )
 from vdm_jax.training.interrupt import Interrupt
 from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.report import Report
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
 from vdm_jax.training.writers import MetricWriter
 
 Look = Callable[[int, Params], None]
 """Called with a step and the EMA: draws and saves videos."""
-
-
-class NonFiniteError(RuntimeError):
-  """Too many batches in a row had a loss or gradient that was not finite."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +202,14 @@ def train(
     checkpoints.save(at, state, metadata)
 
   writer = MetricWriter(workdir, first)
-  report = _Report(settings, first, writer)
+  report = Report(
+    writer,
+    first,
+    num_steps=settings.num_steps,
+    batch_size=settings.batch_size,
+    log_every=settings.log_every,
+    max_skipped=settings.max_skipped,
+  )
   now = saved = first
   stop = False
   try:
@@ -266,84 +267,3 @@ def _on_device(
     if ahead is not None:
       yield ahead
     ahead = following
-
-
-class _Report:
-  """Progress bar, metric lines and the guard against endless skipping.
-
-  Reads the metrics of a step two steps later: by then they are there, and
-  the devices never wait for the host.
-  """
-
-  _LAG = 2
-
-  def __init__(self, settings: TrainSettings, first: int, writer: MetricWriter):
-    self._settings = settings
-    self._writer = writer
-    self._pending: collections.deque = collections.deque()
-    self._losses: list[float] = []
-    self._since = time.monotonic()
-    self._bar = tqdm(
-      initial=first,
-      total=settings.num_steps,
-      desc='training',
-      unit='step',
-      # None: no bar where nobody watches; the log lines below are enough.
-      disable=None if jax.process_index() == 0 else True,
-    )
-
-  def __enter__(self) -> '_Report':
-    return self
-
-  def __exit__(self, *exception: object) -> None:
-    self._bar.close()
-
-  def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes the metrics of a step that may still be running."""
-    self._pending.append((step, metrics))
-    while len(self._pending) > self._LAG:
-      self._finish(*self._pending.popleft())
-
-  def drain(self) -> None:
-    """Waits for every step so far."""
-    while self._pending:
-      self._finish(*self._pending.popleft())
-
-  def _finish(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    values = {name: float(v) for name, v in jax.device_get(metrics).items()}
-    run = int(values['skipped_run'])
-    if run >= self._settings.max_skipped:
-      raise NonFiniteError(
-        f'the loss or the gradient was not finite in {run} batches in a row, '
-        f'up to step {step}: look at the data, lower '
-        'config.optimizer.learning_rate, and run again to go on from the '
-        'last checkpoint.'
-      )
-    if np.isfinite(values['loss']):
-      self._losses.append(values['loss'])
-    self._bar.set_postfix(loss=f'{values["loss"]:.4f}', refresh=False)
-    self._bar.update()
-    if step % self._settings.log_every == 0:
-      self._log(step, values)
-
-  def _log(self, step: int, values: dict[str, float]) -> None:
-    seconds = time.monotonic() - self._since
-    self._since = time.monotonic()
-    steps = len(self._losses) or 1
-    scalars = {
-      'loss': float(np.mean(self._losses)) if self._losses else float('nan'),
-      'grad_norm': values['grad_norm'],
-      'skipped': values['skipped'],
-      'seconds_per_step': seconds / steps,
-      'videos_per_second': self._settings.batch_size * steps / seconds,
-    }
-    self._losses.clear()
-    self._writer.write(step, scalars)
-    if self._bar.disable:
-      logging.info(
-        'step %d of %d: loss %.4f, %.3f s a step',
-        step,
-        self._settings.num_steps,
-        scalars['loss'],
-        scalars['seconds_per_step'],
-      )
