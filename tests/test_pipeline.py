@@ -2,66 +2,16 @@
 
 import collections
 import itertools
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 
-from vdm_jax.data.decode import UnreadableClip
+from tests.pipeline_cases import Records, same, take
 from vdm_jax.data.folder import VideoFolder
 from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.pipeline import Pipeline, shuffled
 from vdm_jax.data.pixels import to_float
 from vdm_jax.video import save
-
-
-class Records:
-  """Record i has the label i; the pixels are what `rng` says first."""
-
-  def __init__(self, size, bad=()):
-    self.size, self.bad = size, set(bad)
-
-  def __len__(self):
-    return self.size
-
-  def clip(self, index, rng):
-    video = rng.integers(0, 256, (1, 2, 2, 3), np.uint8)
-    time.sleep(float(rng.random()) * 1e-3)  # threads finish in any order
-    if index in self.bad:
-      raise UnreadableClip(f'{index}.mp4', 'corrupt: on purpose')
-    return {'video': video, 'label': index, 'caption': f'number {index}'}
-
-
-class Processes(Records):
-  """The caption is the process that made the clip, and if it uses jax."""
-
-  def clip(self, index, rng):
-    example = super().clip(index, rng)
-    bridge = sys.modules.get('jax._src.xla_bridge')  # grain imports jax
-    uses_jax = bridge is not None and bridge.backends_are_initialized()
-    return {**example, 'caption': f'{os.getpid()} {uses_jax}'}
-
-
-def take(count, source, **options):
-  """One dict of `count` batches, joined."""
-  pipeline = Pipeline(source, **{'batch_size': 4, 'seed': 0, **options})
-  batches = list(itertools.islice(pipeline, count))
-  assert len(batches) == count
-  joined = {
-    key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
-  }
-  return pipeline, joined
-
-
-def same(one, other):
-  assert one.keys() == other.keys()
-  for key, value in one.items():
-    np.testing.assert_array_equal(value, other[key])
-
 
 # The order
 
@@ -83,6 +33,17 @@ def test_random_numbers_belong_to_the_example_and_not_to_the_record():
   np.testing.assert_array_equal(other['video'], data['video'])
   _, other = take(15, Records(10), seed=1)
   assert not (other['video'] == data['video']).all(axis=(1, 2, 3, 4)).any()
+
+
+def test_no_example_sees_the_random_numbers_of_the_order():
+  class Ranks(Records):
+    def clip(self, index, rng):
+      ranks = np.argsort(rng.bit_generator.random_raw(50))
+      return {'video': ranks.astype(np.float32)}
+
+  _, data = take(1, Ranks(50), batch_size=10)
+  order = [shuffled(number, 50, seed=0) for number in range(50)]
+  assert not (data['video'] == order).all(axis=-1).any()
 
 
 @pytest.mark.parametrize('start', [1, 8, 9, 10, 13, 40])
@@ -114,28 +75,6 @@ def test_threads_do_not_matter(num_threads):
   _, expected = take(10, Records(10, bad=[3]), num_threads=5)
   _, data = take(10, Records(10, bad=[3]), num_threads=num_threads)
   same(data, expected)
-
-
-def test_workers_do_not_matter():
-  source = Processes(10, bad=[3, 4])
-  plain, expected = take(6, source, start=7)
-  with_workers, data = take(6, source, start=7, num_workers=2)
-  processes = set(data.pop('caption'))
-  here = set(expected.pop('caption'))
-  same(data, expected)
-  assert with_workers.skipped == plain.skipped
-  assert set(plain.skipped) == {'3.mp4', '4.mp4'}
-  assert len(processes) == 2
-  assert not processes & here
-  # No worker may take the accelerator, or wait for it.
-  assert {process.split()[1] for process in processes} == {'False'}
-
-
-def test_reading_needs_no_jax():
-  names = 'vdm_jax.video, vdm_jax.data.folder, vdm_jax.data.pipeline'
-  code = f"import sys; sys.modules['jax'] = None; import {names}"
-  root = os.path.dirname(os.path.dirname(__file__))
-  subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 7, 1000])
@@ -266,7 +205,7 @@ def test_a_folder_of_videos_with_one_cut_file(tmp_path, num_workers):
   same(data, expected)
 
 
-# Wrong arguments and violent ends
+# Wrong arguments
 
 
 @pytest.mark.parametrize(
@@ -288,70 +227,3 @@ def test_arguments_out_of_range(options, words):
   options = {'source': Records(8), 'batch_size': 4, 'seed': 0, **options}
   with pytest.raises(ValueError, match=words):
     Pipeline(options.pop('source'), **options)
-
-
-KILLED = """
-import sys
-import test_pipeline
-from vdm_jax.data.pipeline import Pipeline
-
-if __name__ == '__main__':
-  source = test_pipeline.Processes(10)
-  batches = iter(Pipeline(source, batch_size=4, seed=0, num_workers=2))
-  print(*next(batches)['caption'], flush=True)
-  next(iter(sys.stdin))
-"""
-
-
-LEFT_OPEN = KILLED.replace('next(iter(sys.stdin))', '')
-
-
-def run(tmp_path, code):
-  """Starts a program that can import this file."""
-  script = tmp_path / 'program.py'
-  script.write_text(code)
-  here = os.path.dirname(__file__)
-  path = os.pathsep.join((here, os.path.dirname(here)))
-  return subprocess.Popen(
-    [sys.executable, str(script)],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    env={**os.environ, 'PYTHONPATH': path},
-  )
-
-
-@pytest.mark.slow
-def test_a_program_may_end_in_the_middle(tmp_path):
-  with run(tmp_path, LEFT_OPEN) as program:
-    output, errors = program.communicate(timeout=60)
-  assert program.returncode == 0
-  assert len(output.split()) == 8
-  assert 'Exception' not in errors
-  assert 'leaked' not in errors
-
-
-def alive(pid):
-  try:
-    with open(f'/proc/{pid}/stat') as file:
-      return file.read().rsplit(')', 1)[1].split()[0] != 'Z'
-  except FileNotFoundError:
-    return False
-
-
-@pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='needs /proc')
-def test_workers_die_with_a_killed_program(tmp_path):
-  with run(tmp_path, KILLED) as program:
-    words = program.stdout.readline().split()
-    workers = {int(word) for word in words if word.isdigit()}
-    assert len(workers) == 2
-    assert all(alive(pid) for pid in workers)
-    program.send_signal(signal.SIGKILL)
-    end = time.monotonic() + 5
-    while any(alive(pid) for pid in workers) and time.monotonic() < end:
-      time.sleep(0.05)
-    left = [pid for pid in workers if alive(pid)]
-    for pid in left:
-      os.kill(pid, signal.SIGKILL)
-  assert not left
