@@ -4,6 +4,8 @@ import json
 import logging
 import pathlib
 import shutil
+import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -19,11 +21,22 @@ FOLDER = f'--config={CONFIGS / "folder.py"}:smoke'
 EIGHT = '--config.train.batch_size=8', '--config.sample.batch_size=8'
 
 
+def forget_flags():
+  """Makes the flags of this process as they were before the first command."""
+  flags.FLAGS.unparse_flags()
+  for name in list(flags.FLAGS):
+    if name.startswith('config.'):  # defined anew by each config
+      delattr(flags.FLAGS, name)
+  for name in ('num', 'mode', 'config', 'seed', 'workdir'):
+    flags.FLAGS[name].unparse()
+
+
 def command(workdir, *arguments):
   """Runs `python -m vdm_jax.main --workdir=... arguments` in this process."""
-  flags.FLAGS.unparse_flags()
-  rest = main.parse_flags(['main', f'--workdir={workdir}', *arguments])
-  main.main(rest)
+  forget_flags()
+  argv = ['main', f'--workdir={workdir}', *arguments]
+  with mock.patch.object(sys, 'argv', argv):  # ml_collections reads it
+    main.main(main.parse_flags(argv))
 
 
 def fails(capsys, workdir, *arguments):
@@ -41,9 +54,7 @@ def _clean_flags():
   level = logging.getLogger().level
   yield
   logging.getLogger().setLevel(level)
-  flags.FLAGS.unparse_flags()
-  for name in ('num', 'mode', 'config', 'seed'):
-    flags.FLAGS[name].unparse()
+  forget_flags()
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from vdm_jax.config import ConfigError, construct, differences, nearest
 from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.systems.protocol import System
@@ -21,7 +23,7 @@ from vdm_jax.systems.registry import build_sampler, build_system
 from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import Adam
 from vdm_jax.training.sampling import SampleSettings
-from vdm_jax.training.sharding import MeshShape
+from vdm_jax.training.sharding import MeshShape, check_batch
 
 SECTIONS = (
   'data',
@@ -71,6 +73,19 @@ class Job:
   def num_classes(self) -> int:
     """Classes of the network; 0 if unconditional."""
     return self.config['network'].get('num_classes', 0)
+
+  def build_mesh(self) -> Mesh:
+    """Returns the device mesh.
+
+    Raises:
+      ValueError: if it does not fit the devices or the batches.
+    """
+    mesh = self.mesh.build()
+    check_batch(
+      mesh, self.train.batch_size, 'config.train', self.train.accumulate
+    )
+    check_batch(mesh, self.sample.batch_size, 'config.sample')
+    return mesh
 
   def source(self) -> Any:
     """Opens the data.

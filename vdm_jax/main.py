@@ -45,14 +45,14 @@ _USER_ERRORS = (ValueError, OSError, CheckpointError, NonFiniteError)
 
 def run_training(workdir: pathlib.Path) -> None:
   """Trains, then draws, saves and judges samples of the finished model."""
-  if _CONFIG.value is None:
-    raise job.ConfigError(
-      '--mode=train needs --config, e.g. --config=configs/moving_shapes.py.'
-    )
   with _clear_errors():
+    if _CONFIG.value is None:
+      raise job.ConfigError(
+        '--mode=train needs --config, e.g. --config=configs/moving_shapes.py.'
+      )
     config = _CONFIG.value.to_dict()
     parts = job.build(config)
-    mesh = parts.mesh.build()
+    mesh = parts.build_mesh()
     source = parts.source()
     job.open_workdir(workdir, config)
   draw = VideoSampler(
