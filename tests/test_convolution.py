@@ -49,7 +49,9 @@ def test_values_are_the_sum_over_taps(size, stride, height):
 
 
 def test_stride_two_halves_even_sizes():
-  x, kernel = drawn((2, 8, 6, 3), (3, 3, 3, 4), dtype=np.float32)
+  x, kernel = map(
+    jnp.asarray, drawn((2, 8, 6, 3), (3, 3, 3, 4), dtype=np.float32)
+  )
   full = conv2d(x, kernel)
   close(conv2d(x, kernel, 2), full[:, ::2, ::2], 1e-6)
 
@@ -90,9 +92,8 @@ def drawn_vjp(x, kernel, g, stride):
 
 
 def test_every_leading_axis_is_a_batch_axis():
-  x, kernel, g = drawn(
-    (2, 3, 2, 4, 6, 3), (3, 3, 3, 2), (2, 3, 2, 4, 6, 2), dtype=np.float32
-  )
+  shapes = (2, 3, 2, 4, 6, 3), (3, 3, 3, 2), (2, 3, 2, 4, 6, 2)
+  x, kernel, g = map(jnp.asarray, drawn(*shapes, dtype=np.float32))
   one_by_one = [
     (conv2d(a, kernel), *gradients(conv2d, a, kernel, b))
     for a, b in zip(x.reshape(-1, 4, 6, 3), g.reshape(-1, 4, 6, 2), strict=True)
@@ -105,7 +106,9 @@ def test_every_leading_axis_is_a_batch_axis():
 
 
 def test_under_vmap_and_remat():
-  x, kernel = drawn((4, 2, 6, 5, 3), (3, 3, 3, 2), dtype=np.float32)
+  x, kernel = map(
+    jnp.asarray, drawn((4, 2, 6, 5, 3), (3, 3, 3, 2), dtype=np.float32)
+  )
 
   def loss(kernel, x):
     return jnp.sin(conv2d(x, kernel)).sum()
@@ -162,7 +165,9 @@ def test_an_accelerator_gets_the_plain_program():
     y, pullback = jax.vjp(conv2d, x, kernel)
     return y, *pullback(y)
 
-  x, kernel = drawn((2, 4, 6, 3), (3, 3, 3, 2), dtype=np.float32)
+  x, kernel = map(
+    jnp.asarray, drawn((2, 4, 6, 3), (3, 3, 3, 2), dtype=np.float32)
+  )
   for platform in ('tpu', 'cuda'):
     lowered = (
       jax.jit(both).trace(x, kernel).lower(lowering_platforms=(platform,))
@@ -173,7 +178,9 @@ def test_an_accelerator_gets_the_plain_program():
 
 
 def test_module_adds_a_bias_and_keeps_float32_parameters():
-  x, kernel, bias = drawn((2, 3, 4, 6, 3), (3, 3, 3, 2), (2,), dtype=np.float32)
+  x, kernel, bias = map(
+    jnp.asarray, drawn((2, 3, 4, 6, 3), (3, 3, 3, 2), (2,), dtype=np.float32)
+  )
   layer = Conv(2, stride=2, dtype=jnp.bfloat16)
   initial = layer.init(jax.random.key(0), x)['params']
   assert {k: (v.shape, v.dtype) for k, v in initial.items()} == {
@@ -182,7 +189,7 @@ def test_module_adds_a_bias_and_keeps_float32_parameters():
   }
   y = layer.apply({'params': {'kernel': kernel, 'bias': bias}}, x)
   assert y.dtype == jnp.bfloat16
-  frames = by_hand(x.reshape(-1, 4, 6, 3), kernel, 2) + bias
+  frames = by_hand(x.reshape(-1, 4, 6, 3), kernel, 2) + np.asarray(bias)
   close(y, frames.reshape(2, 3, 2, 3, 2), 2e-2)
 
 

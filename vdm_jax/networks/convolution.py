@@ -60,7 +60,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
-def _plain(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _plain(stride: int, x: Any, kernel: Any) -> Any:
   return lax.conv_general_dilated(
     x, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
   )
@@ -69,11 +69,11 @@ def _plain(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
 _conv3x3 = jax.custom_vjp(_plain, nondiff_argnums=(0,))
 
 
-def _forward(stride: int, x: jax.Array, kernel: jax.Array):
+def _forward(stride: int, x: Any, kernel: Any):
   return _plain(stride, x, kernel), (x, kernel)
 
 
-def _backward(stride: int, residuals: Any, g: jax.Array):
+def _backward(stride: int, residuals: Any, g: Any):
   x, kernel = residuals
   dx = jax.vjp(lambda x: _plain(stride, x, kernel), x)[1](g)[0]
 
