@@ -1,10 +1,13 @@
 """Video diffusion on moving_shapes: the job of a first evening.
 
-Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size
+Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
 Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
-Hardware:  2 CPU cores
+Hardware:  2 CPU cores, 11 minutes, 1.4 GiB
+Result:    loss 0.09; exact evaluation of 32 samples: 0 % valid, held-out clips
+           100 %.  Objects and backgrounds are there, their identity over time
+           is not: too few steps.
 """
 
 from ml_collections import ConfigDict

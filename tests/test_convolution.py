@@ -189,7 +189,9 @@ def test_module_adds_a_bias_and_keeps_float32_parameters():
   }
   y = layer.apply({'params': {'kernel': kernel, 'bias': bias}}, x)
   assert y.dtype == jnp.bfloat16
-  frames = by_hand(x.reshape(-1, 4, 6, 3), kernel, 2) + np.asarray(bias)
+  frames = by_hand(
+    np.reshape(x, (-1, 4, 6, 3)), np.asarray(kernel), 2
+  ) + np.asarray(bias)
   close(y, frames.reshape(2, 3, 2, 3, 2), 2e-2)
 
 
