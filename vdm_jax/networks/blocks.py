@@ -91,10 +91,14 @@ class Stage(nn.Module):
   """A residual block, then attention over space, tokens and time.
 
   Attributes:
-    block: configured residual block.
-    spatial: spatial attention, if any.
-    cross: attention to tokens, if any.
-    temporal: temporal attention, if any.
+    features: output channels.
+    head_dim: channels of an attention head.
+    attention: whether attention follows the residual block.
+    temporal: whether that includes attention over time.
+    num_images: trailing frames that are independent images.
+    dropout: rate inside the residual block.
+    train: whether dropout is on.
+    dtype: compute type.
   """
 
   features: int
