@@ -94,11 +94,13 @@ def is_step(restored, step):
 
 
 def names(directory):
-  return sorted(os.listdir(directory))
+  return sorted(name for name in os.listdir(directory) if name != 'lock')
 
 
 def files(directory):
-  return sorted(p for p in directory.rglob('*') if p.is_file())
+  return sorted(
+    p for p in directory.rglob('*') if p.is_file() and p.name != 'lock'
+  )
 
 
 def find_bytes(directory, raw):

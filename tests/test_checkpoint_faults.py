@@ -241,3 +241,28 @@ def test_directory_that_vanishes_is_not_made_again(tmp_path):
     with pytest.raises(CheckpointError, match='Step 1 could not be saved'):
       ckpt.save(1, make(1), {})
   assert names(tmp_path) == []
+
+
+def _hold(directory, ready, leave):
+  with opened(directory) as ckpt:
+    ckpt.save(1, make(1), {})
+    ckpt.wait()
+    (directory / '2.saving').mkdir()
+    ready.set()
+    leave.wait(60)
+
+
+def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
+  ready, leave = FORK.Event(), FORK.Event()
+  child = start(_hold, tmp_path, ready, leave)
+  assert ready.wait(60)
+  with pytest.raises(
+    CheckpointError, match=f'in use by process {child.pid} on .*--workdir'
+  ):
+    Checkpointer(tmp_path)
+  assert names(tmp_path) == ['1', '2.saving']  # the other's work is untouched
+  child.kill()
+  child.join(60)
+  with opened(tmp_path) as ckpt:
+    assert is_step(ckpt.restore(like()), 1)
+    assert names(tmp_path) == ['1']

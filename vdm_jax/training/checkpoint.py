@@ -6,6 +6,7 @@
 back, with fall-back to older steps, is in restore.py.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -29,8 +30,8 @@ __all__ = ['CheckpointError', 'Checkpointer', 'Restored', 'check_space']
 class Checkpointer:
   """Saves and restores train states in one directory.
 
-  Only one run may use a directory at a time: what a killed process left half
-  written is removed here.
+  A lock keeps a second run out: what a killed process left half written is
+  removed here, and must not be another's work in progress.
 
   Args:
     directory: where the steps live, on a mounted file system; made if missing.
@@ -39,7 +40,8 @@ class Checkpointer:
       hashes every file, 'size' compares sizes, 'off' trusts the disk.
 
   Raises:
-    CheckpointError: the directory cannot be made or written to.
+    CheckpointError: the directory cannot be made or written to, or another
+      run is using it.
     ValueError: `keep` is less than 1, or `directory` is a URL.
   """
 
@@ -57,7 +59,9 @@ class Checkpointer:
     self._is_first = jax.process_index() == 0
     self._steps = StepDirectory(directory)
     self._steps.prepare()
+    self._lock = contextlib.ExitStack()
     if self._is_first:
+      self._lock.enter_context(self._steps.lock())
       self._steps.tidy()
     self._writer = array_store.ArrayWriter()
     self._finisher = ThreadPoolExecutor(1, 'checkpoint')
@@ -124,12 +128,13 @@ class Checkpointer:
     )
 
   def close(self) -> None:
-    """Waits like `wait` and lets go of the threads."""
+    """Waits like `wait` and lets go of the threads and the directory."""
     try:
       self.wait()
     finally:
       self._finisher.shutdown()
       self._writer.close()
+      self._lock.close()
 
   def _finish(self, step: int, content: dict[str, Any], size: int) -> None:
     """Runs in the background: from Orbax's last byte to a whole step."""

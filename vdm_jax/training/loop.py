@@ -154,66 +154,66 @@ def train(
   )
   transformation = optimizer.transformation()
   abstract = abstract_state(system, transformation, video_shape, mesh)
-  checkpoints = Checkpointer(workdir / 'checkpoints', keep=settings.keep)
-
-  restored = checkpoints.restore(abstract)
-  if restored is None:
-    check_space(workdir, num_bytes(abstract))
-    state = jax.jit(
-      lambda key: TrainState.create(
-        system.init(key, video_shape), transformation
+  with contextlib.closing(
+    Checkpointer(workdir / 'checkpoints', keep=settings.keep)
+  ) as checkpoints:
+    restored = checkpoints.restore(abstract)
+    if restored is None:
+      check_space(workdir, num_bytes(abstract))
+      state = jax.jit(
+        lambda key: TrainState.create(
+          system.init(key, video_shape), transformation
+        ),
+        out_shardings=jax.tree.map(lambda a: a.sharding, abstract),
+        # Runs once: compiling a hundred random draws costs more than any gain.
+        compiler_options={'xla_backend_optimization_level': 0},
+      )(jax.random.key(seed))
+      first = 0
+    else:
+      state, first = restored.state, restored.step
+      check_same_data(restored.metadata, source.fingerprint())
+      logging.info('Going on from step %d.', first)
+    step = jax.jit(
+      make_step(
+        system,
+        transformation,
+        seed=seed,
+        decay=settings.ema_decay,
+        accumulate=settings.accumulate,
       ),
-      out_shardings=jax.tree.map(lambda a: a.sharding, abstract),
-      # Runs once: compiling a hundred random draws costs more than any gain.
-      compiler_options={'xla_backend_optimization_level': 0},
-    )(jax.random.key(seed))
-    first = 0
-  else:
-    state, first = restored.state, restored.step
-    check_same_data(restored.metadata, source.fingerprint())
-    logging.info('Going on from step %d.', first)
-
-  data = Pipeline(
-    source,
-    batch_size=settings.batch_size,
-    seed=seed,
-    start=first * settings.batch_size,
-    host=jax.process_index(),
-    num_hosts=jax.process_count(),
-    num_workers=settings.num_workers,
-  )
-  step = jax.jit(
-    make_step(
-      system,
-      transformation,
+      donate_argnums=0,
+      out_shardings=(jax.tree.map(lambda a: a.sharding, abstract), None),
+    )
+    data = Pipeline(
+      source,
+      batch_size=settings.batch_size,
       seed=seed,
-      decay=settings.ema_decay,
-      accumulate=settings.accumulate,
-    ),
-    donate_argnums=0,
-    out_shardings=(jax.tree.map(lambda a: a.sharding, abstract), None),
-  )
+      start=first * settings.batch_size,
+      host=jax.process_index(),
+      num_hosts=jax.process_count(),
+      num_workers=settings.num_workers,
+    )
 
-  def save(state: TrainState, at: int) -> None:
-    metadata = {
-      'examples_seen': at * settings.batch_size,
-      'fingerprint': source.fingerprint(),
-    }
-    checkpoints.save(at, state, metadata)
+    def save(state: TrainState, at: int) -> None:
+      metadata = {
+        'examples_seen': at * settings.batch_size,
+        'fingerprint': source.fingerprint(),
+      }
+      checkpoints.save(at, state, metadata)
 
-  writer = MetricWriter(workdir, first)
-  report = Report(
-    writer,
-    first,
-    num_steps=settings.num_steps,
-    batch_size=settings.batch_size,
-    log_every=settings.log_every,
-    max_skipped=settings.max_skipped,
-  )
-  now = saved = first
-  stop = False
-  try:
+    writer = MetricWriter(workdir, first)
+    report = Report(
+      writer,
+      first,
+      num_steps=settings.num_steps,
+      batch_size=settings.batch_size,
+      log_every=settings.log_every,
+      max_skipped=settings.max_skipped,
+    )
+    now = saved = first
+    stop = False
     with (
+      contextlib.closing(writer),
       contextlib.closing(iter(data)) as clips,
       Interrupt() as interrupt,
       report,
@@ -239,9 +239,6 @@ def train(
           saved,
           settings.num_steps,
         )
-  finally:
-    writer.close()
-    checkpoints.close()
   return Result(state, now, dict(data.skipped))
 
 

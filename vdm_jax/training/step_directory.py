@@ -4,6 +4,7 @@
     <step>           whole
     <step>.deleting  on its way out
     <step>.corrupt   failed verification, kept for a person to look at
+    lock             locked by the run that uses the directory
 
 Every change of status is one rename, so a kill at any instant leaves a name
 that the next start understands. No arrays here, only files.
@@ -17,8 +18,9 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import IO
 
-from vdm_jax.training import manifest
+from vdm_jax.training import lock, manifest
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,20 @@ class StepDirectory:
         f'Checkpoints cannot be written to {self.path} ({error.strerror}); '
         'give a directory that this user may write to.'
       ) from error
+
+  def lock(self) -> IO[str]:
+    """Takes the directory until the returned file is closed.
+
+    Raises:
+      CheckpointError: another run has it.
+    """
+    try:
+      return lock.acquire(self.path / 'lock')
+    except lock.HeldError as error:
+      raise CheckpointError(
+        f'{self.path} is in use by {error}: wait for that run, stop it, or '
+        'give another --workdir.'
+      ) from None
 
   def tidy(self) -> None:
     """Finishes or removes what a killed process left half done."""
