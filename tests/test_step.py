@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from vdm_jax.training import sharding
-from vdm_jax.training.optimizer import Adam, decayed
+from vdm_jax.training.optimizer import Adam, Muon, decayed
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import ema_decay, make_step
 
@@ -146,6 +146,39 @@ def test_weight_decay_acts_on_kernels_only():
   assert decayed({'a': {'kernel': 1, 'bias': 2, 'positions': 3}}) == {
     'a': {'kernel': True, 'bias': False, 'positions': False}
   }
+
+
+def test_muon_steps_equally_far_in_all_directions_of_a_kernel():
+  """Oracle: U V^T of the gradient's SVD, at the size of a step of Adam.
+
+  Muon iterates towards U V^T and stops at singular values near 1, not at 1.
+  """
+  rate = 0.1
+  optimizer = Muon(learning_rate=rate, warmup_steps=0, clip_norm=1e9)
+  rng = np.random.default_rng(0)
+  skewed = rng.normal(size=(54, 8)) * np.logspace(0, -2, 8)
+  params = {'kernel': jnp.zeros((3, 3, 6, 8)), 'bias': jnp.zeros(8)}
+  grads = {
+    'kernel': jnp.asarray(skewed.reshape(3, 3, 6, 8), jnp.float32),
+    'bias': jnp.asarray(rng.normal(size=8), jnp.float32),
+  }
+  updates = {}
+  for name, transformation in (
+    ('muon', optimizer.transformation()),
+    ('adam', optax.adamw(rate, b2=0.99, weight_decay=0, nesterov=True)),
+  ):
+    updates[name], _ = transformation.update(
+      grads, transformation.init(params), params
+    )
+  moved = -np.asarray(updates['muon']['kernel']).reshape(54, 8)
+  u, _, vt = np.linalg.svd(skewed, full_matrices=False)
+  lengths = np.diag(u.T @ moved @ vt.T) / (0.2 * rate * 54**0.5)
+  assert np.all((lengths > 0.65) & (lengths < 1.25))
+  other = u.T @ moved @ vt.T - np.diag(np.diag(u.T @ moved @ vt.T))
+  assert np.abs(other).max() < 0.05 * np.abs(moved @ vt.T).max()
+  np.testing.assert_allclose(
+    updates['muon']['bias'], updates['adam']['bias'], rtol=1e-5
+  )
 
 
 def test_learning_rate_warms_up_and_decays():

@@ -21,7 +21,7 @@ from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import build_sampler, build_system
 from vdm_jax.training.loop import TrainSettings
-from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
 from vdm_jax.training.sharding import MeshShape, check_batch
 
@@ -128,7 +128,11 @@ def build(config: Mapping[str, Any]) -> Job:
     seed=config.get('seed', 0),
     system=build_system(config['system'], config['network']),
     video_shape=video_shape(config['data']),
-    optimizer=construct(Adam, config.get('optimizer', {}), 'config.optimizer'),
+    optimizer=construct(
+      OPTIMIZERS,
+      {'name': 'adam', **config.get('optimizer', {})},
+      'config.optimizer',
+    ),
     train=construct(TrainSettings, config['train'], 'config.train'),
     sample=construct(SampleSettings, sample, 'config.sample'),
     mesh=construct(MeshShape, config.get('mesh', {}), 'config.mesh'),
