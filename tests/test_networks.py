@@ -135,6 +135,24 @@ def test_without_temporal_attention_frames_are_images():
   )
 
 
+def test_time_alone_is_attended_to_where_it_is_asked_for():
+  network = TINY.clone(attention_resolutions=(), temporal_resolutions=(8,))
+  abstract = jax.eval_shape(
+    network.init, jax.random.key(0), jnp.zeros((1, 2, 8, 8, 3)), jnp.zeros(1)
+  )
+  kinds = {
+    name: {'spatial', 'temporal'} & parts.keys()
+    for name, parts in abstract['params'].items()
+    if 'block' in parts
+  }
+  over_time = {'temporal'}
+  assert kinds == {
+    **dict.fromkeys(('down_0_0', 'up_0_0', 'up_0_1'), over_time),
+    **{key: set() for key in ('down_1_0', 'up_1_0', 'up_1_1', 'mid_1')},
+    'mid_0': {'spatial', 'temporal'},
+  }
+
+
 def naive_attention(q, k, v, bias):
   """softmax(q k^T / sqrt(d) + bias) v by loops, float64; [n, heads, d]."""
   q, k, v, bias = (np.asarray(a, np.float64) for a in (q, k, v, bias))

@@ -93,8 +93,9 @@ class Stage(nn.Module):
   Attributes:
     features: output channels.
     head_dim: channels of an attention head.
-    attention: whether attention follows the residual block.
-    temporal: whether that includes attention over time.
+    attention: whether attention over space and tokens follows the residual
+      block.
+    temporal: whether attention over time does.
     num_images: trailing frames that are independent images.
     dropout: rate inside the residual block.
     train: whether dropout is on.
@@ -126,10 +127,9 @@ class Stage(nn.Module):
       dtype=self.dtype,
       name='block',
     )(x, embedding)
-    if not self.attention:
-      return x
-    x = SpatialAttention(self.head_dim, dtype=self.dtype, name='spatial')(x)
-    if tokens is not None:
+    if self.attention:
+      x = SpatialAttention(self.head_dim, dtype=self.dtype, name='spatial')(x)
+    if self.attention and tokens is not None:
       x = CrossAttention(self.head_dim, dtype=self.dtype, name='cross')(
         x, tokens, token_mask
       )

@@ -43,6 +43,8 @@ class UNet(nn.Module):
       middle always does.
     head_dim: channels of an attention head.
     temporal: whether frames see each other; False is an image network.
+    temporal_resolutions: heights of feature maps that get attention over time
+      without attention over space, which costs much more there.
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
     num_classes: classes of `label`; 0 for an unconditional network.
@@ -64,6 +66,7 @@ class UNet(nn.Module):
   attention_resolutions: tuple[int, ...] = (8, 16, 32)
   head_dim: int = 64
   temporal: bool = True
+  temporal_resolutions: tuple[int, ...] = ()
   embedding_dim: int = 1024
   embedding_layers: int = 4
   num_classes: int = 0
@@ -131,7 +134,8 @@ class UNet(nn.Module):
         multiplier * self.width,
         head_dim=self.head_dim,
         attention=attention,
-        temporal=self.temporal,
+        temporal=self.temporal
+        and (attention or x.shape[-3] in self.temporal_resolutions),
         num_images=num_images,
         name=name,
         **regular,
