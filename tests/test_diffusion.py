@@ -136,6 +136,7 @@ def test_named_weights_are_what_their_names_say():
     'v': 1 + snr,
     'truncated': np.maximum(snr, 1),
     'min_snr': np.minimum(snr, 5),
+    'bounded_v': (1 + snr) / (1 + snr / 20),
   }
   assert expected.keys() == losses.LOG_WEIGHTS.keys()
   for name, weight in expected.items():

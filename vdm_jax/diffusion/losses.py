@@ -9,6 +9,10 @@ A weight is a function logsnr -> log w(logsnr).  The named ones:
     v          w = 1 + SNR              |v - v_hat|^2
     truncated  w = max(SNR, 1)          Salimans and Ho 2022, section 4
     min_snr    w = min(SNR, 5)          Hang et al. 2023, section 3.4
+    bounded_v  w = (1 + SNR) / (1 + SNR / 20)
+                                        as v in noise, at most 20 near the data:
+                                        for short runs, which learn structure
+                                        before grain
 
 Any weight goes with any parameterization.  The error is computed in the space
 of the network's output, where it is well scaled at every noise level, and the
@@ -30,6 +34,7 @@ from vdm_jax.shapes import LogSNR, Video
 LogWeight = Callable[[Array], Array]
 
 MIN_SNR_GAMMA = 5.0
+V_BOUND = 20.0
 
 LOG_WEIGHTS: dict[str, LogWeight] = {
   'x': jnp.zeros_like,
@@ -37,6 +42,9 @@ LOG_WEIGHTS: dict[str, LogWeight] = {
   'v': jax.nn.softplus,
   'truncated': lambda logsnr: jnp.maximum(logsnr, 0.0),
   'min_snr': lambda logsnr: jnp.minimum(logsnr, math.log(MIN_SNR_GAMMA)),
+  'bounded_v': lambda logsnr: (
+    jax.nn.softplus(logsnr) - jax.nn.softplus(logsnr - math.log(V_BOUND))
+  ),
 }
 
 
