@@ -155,6 +155,15 @@ def test_shapes_touch_all_four_sides_of_their_box(shape):
     assert SHAPES[shape].distance(x, y, 9.0).min() > 0
 
 
+def test_slow_motion_fills_in_frames():
+  factors = MovingShapes().factors(3)
+  slow, fast = (
+    render(factors, n, 24, 31, skip) for n, skip in ((16, 0.5), (8, 1))
+  )
+  np.testing.assert_array_equal(slow[::2], fast)
+  assert (slow[1::2] != fast).any()
+
+
 @pytest.mark.parametrize('index', range(12))
 @pytest.mark.parametrize('frameskip', [2, 4])
 def test_frameskip_takes_every_kth_frame(index, frameskip):
@@ -347,6 +356,7 @@ def blur(video):
     {},
     {'num_frames': 8},
     {'num_frames': 8, 'frameskip': 4},
+    {'num_frames': 8, 'frameskip': 0.5, 'height': 16, 'width': 16},
     {'height': 24, 'width': 24},
     {'num_frames': 8, 'height': 64, 'width': 64},
     {'num_frames': 8, 'height': 33, 'width': 48, 'frameskip': 2},

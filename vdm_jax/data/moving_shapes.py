@@ -85,17 +85,21 @@ class Factors:
 
 
 def render(
-  factors: Factors, num_frames: int, height: int, width: int, frameskip: int = 1
+  factors: Factors,
+  num_frames: int,
+  height: int,
+  width: int,
+  frameskip: float = 1.0,
 ) -> np.ndarray:
   """Draws a clip, uint8 [num_frames, height, width, 3].
 
   Frame i shows time i * frameskip, so a clip at frameskip k is exactly every
-  k-th frame of the clip at frameskip 1.
+  k-th frame of the clip at frameskip 1; below 1 it is slow motion.
 
   Raises:
-    ValueError: a number below 1, or a side below 8 pixels.
+    ValueError: no frames, a side below 8 pixels, or a frameskip not above 0.
   """
-  _check(num_frames=num_frames, height=height, width=width, frameskip=frameskip)
+  _check(frameskip, num_frames=num_frames, height=height, width=width)
   unit = min(height, width)
   radius = factors.radius * unit
   reach = np.array([width, height]) / unit - 2 * factors.radius
@@ -133,22 +137,22 @@ class MovingShapes:
     num_frames: int = 16,
     height: int = 32,
     width: int = 32,
-    frameskip: int = 1,
+    frameskip: float = 1.0,
     seed: int = 0,
     split: str = 'train',
   ):
     """A data set of `num_clips` clips [num_frames, height, width, 3].
 
     Raises:
-      ValueError: a number below 1, a side below 8 pixels, a negative seed or
-        an unknown split.
+      ValueError: a number below 1, a side below 8 pixels, a frameskip not
+        above 0, a negative seed or an unknown split.
     """
     _check(
+      frameskip,
       num_clips=num_clips,
       num_frames=num_frames,
       height=height,
       width=width,
-      frameskip=frameskip,
     )
     if seed < 0:
       raise ValueError(f'seed is {seed}; it must be 0 or more.')
@@ -189,7 +193,9 @@ class MovingShapes:
     return {'video': video, 'label': np.int32(factors.label)}
 
 
-def _check(**numbers: int) -> None:
+def _check(frameskip: float, **numbers: int) -> None:
+  if not 0 < frameskip < np.inf:
+    raise ValueError(f'frameskip is {frameskip}; it must be above 0.')
   for name, number in numbers.items():
     least = 8 if name in ('height', 'width') else 1
     if number < least:

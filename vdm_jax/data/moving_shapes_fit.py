@@ -21,7 +21,7 @@ _FASTEST, _SLOWEST = (2 * np.pi / period for period in RANGES['period'])
 
 
 def path_errors(
-  path: np.ndarray, reach: np.ndarray, frameskip: int
+  path: np.ndarray, reach: np.ndarray, frameskip: float
 ) -> np.ndarray:
   """Distance of paths to the nearest lawful path, for each law.
 
