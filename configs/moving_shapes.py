@@ -25,12 +25,12 @@ def get_config(variant: str = '') -> ConfigDict:
         'num_frames': 8,
         'height': 16,
         'width': 16,
-        'frameskip': 1,
+        'frameskip': 0.5,
       },
       'system': {
         'name': 'vdm',
         'parameterization': {'name': 'v'},
-        'loss_weight': 'v',
+        'loss_weight': 'bounded_v',
         'schedule': {'name': 'cosine', 'logsnr_min': -20.0, 'logsnr_max': 20.0},
         'noise': {'name': 'independent'},
       },
@@ -40,14 +40,15 @@ def get_config(variant: str = '') -> ConfigDict:
         'multipliers': (1, 2),
         'num_blocks': 1,
         'attention_resolutions': (8,),
+        'temporal_resolutions': (16,),
         'head_dim': 32,
         'embedding_dim': 128,
         'embedding_layers': 2,
       },
       'optimizer': {
-        'learning_rate': 1e-3,
-        'beta2': 0.99,
-        'warmup_steps': 100,
+        'name': 'muon',
+        'learning_rate': 5e-3,
+        'warmup_steps': 20,
         'decay_steps': num_steps,
       },
       'train': {
@@ -61,17 +62,17 @@ def get_config(variant: str = '') -> ConfigDict:
       'mesh': {'data': -1, 'fsdp': 1, 'model': 1},
       'sample': {
         'sampler': {'name': 'ancestral', 'variance_mix': 0.1},
-        'num_steps': 48,
+        'num_steps': 128,
         'num': 8,
-        'num_evaluated': 32,
-        'batch_size': 32,
+        'num_evaluated': 16,
+        'batch_size': 16,
       },
     }
   )
   if variant == 'smoke':
     config.data.update(height=16, width=16, num_frames=4)
     config.network.update(width=8, multipliers=(1, 2), head_dim=8)
-    config.network.update(embedding_dim=16, attention_resolutions=(4,))
+    config.network.update(embedding_dim=16, attention_resolutions=(8,))
     config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
     config.train.look_every = 0
     config.optimizer.update(warmup_steps=1, decay_steps=0)
