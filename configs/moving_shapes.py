@@ -4,10 +4,11 @@ Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
 Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
-Hardware:  2 CPU cores, 11 minutes, 1.4 GiB
-Result:    loss 0.09; exact evaluation of 32 samples: 0 % valid, held-out clips
-           100 %.  Objects and backgrounds are there, their identity over time
-           is not: too few steps.
+Hardware:  2 CPU cores, 13 minutes, 1.8 GiB
+Result:    loss 0.037; exact evaluation of 16 samples (held-out clips: 100 %):
+           12 % with the right objects, 100 % with a still background, none
+           valid: colours and shapes drift.  Slow motion, attention over time at
+           every level and Muon are what a run this short can learn from.
 """
 
 from ml_collections import ConfigDict

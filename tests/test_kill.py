@@ -1,0 +1,73 @@
+"""A trainer killed at any moment goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from vdm_jax.job import build, read_config
+from vdm_jax.training.restore import restore
+from vdm_jax.training.state import TrainState
+
+NUM_STEPS = 120
+
+
+def start(workdir):
+  log = (workdir.parent / f'{workdir.name}.log').open('a')
+  return subprocess.Popen(
+    [
+      *(sys.executable, '-m', 'vdm_jax.main', f'--workdir={workdir}'),
+      '--config=configs/moving_shapes.py:smoke',
+      f'--config.train.num_steps={NUM_STEPS}',
+      '--config.train.save_every=20',
+      '--config.train.log_every=10',
+    ],
+    env={**os.environ, 'XLA_FLAGS': '--xla_backend_optimization_level=0'},
+    stdout=log,
+    stderr=log,
+  )
+
+
+def last_state(workdir):
+  job = build(read_config(workdir))
+  like = jax.eval_shape(
+    lambda key: TrainState.create(
+      job.system.init(key, job.video_shape), job.optimizer.transformation()
+    ),
+    jax.random.key(0),
+  )
+  restored = restore(workdir / 'checkpoints', like)
+  assert restored is not None
+  return restored
+
+
+def losses(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [(line['step'], line['loss']) for line in map(json.loads, lines)]
+
+
+def test_sigkill_of_a_trainer_changes_nothing(tmp_path):
+  """Parameters, EMA, optimizer and losses, to the last bit."""
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  undisturbed = start(whole)
+  victim = start(killed)
+  while not (killed / 'checkpoints' / '20').exists():
+    assert victim.poll() is None, (tmp_path / 'killed.log').read_text()
+    time.sleep(0.01)
+  victim.send_signal(signal.SIGKILL)
+  assert victim.wait(60) == -signal.SIGKILL
+  assert not (killed / 'checkpoints' / str(NUM_STEPS)).exists()
+
+  assert start(killed).wait(300) == 0
+  assert undisturbed.wait(300) == 0
+  a, b = last_state(whole), last_state(killed)
+  assert a.step == b.step == NUM_STEPS
+  assert a.metadata == b.metadata
+  jax.tree.map(np.testing.assert_array_equal, a.state, b.state)
+  assert losses(whole) == losses(killed)
+  assert [step for step, _ in losses(whole)] == list(range(10, 121, 10))
