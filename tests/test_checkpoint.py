@@ -37,13 +37,15 @@ def run(tmp_path):
 
 @pytest.fixture
 def opened(run):
-  """Opens checkpointers and closes them after the test."""
-  with contextlib.ExitStack() as stack:
+  """Opens a checkpointer; the one before, if any, has ended its run."""
+  last = contextlib.ExitStack()
 
-    def open_(directory=run, **options):
-      ckpt = Checkpointer(directory, **options)
-      return stack.enter_context(contextlib.closing(ckpt))
+  def open_(directory=run, **options):
+    last.close()
+    ckpt = Checkpointer(directory, **options)
+    return last.enter_context(contextlib.closing(ckpt))
 
+  with last:
     yield open_
 
 
@@ -238,7 +240,8 @@ def test_a_lower_step_after_a_rollback_counts(ckpt, opened, run, caplog):
   ckpt.wait()
   assert 'holds step 3: step 1 now counts as the newest' in caplog.text
   assert names(run) == ['1', '3']  # the first saved are the first to go
-  restored = opened().restore(like())
+  ckpt = opened(keep=2)
+  restored = ckpt.restore(like())
   assert restored.step == 1
   assert restored.metadata == {'again': True}
   assert bits(restored.state) == bits(make(10))
