@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.materialization import materialize
 from vdm_jax.networks.normalization import GroupNorm
 
 
@@ -98,6 +99,7 @@ class SpatialAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns x plus its attention, same shape."""
+    x = materialize(x)
     height, features = x.shape[-3], x.shape[-1]
     heads = _heads(features, self.head_dim)
     qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(
@@ -129,6 +131,7 @@ class TemporalAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """Returns x plus its attention, same shape."""
+    x = materialize(x)
     height, features = x.shape[-3], x.shape[-1]
     heads = _heads(features, self.head_dim)
     qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(

@@ -22,6 +22,7 @@ from vdm_jax.networks.attention import (
   TemporalAttention,
 )
 from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.materialization import materialize
 from vdm_jax.networks.normalization import GroupNorm
 
 Resize = Literal['keep', 'down', 'up']
@@ -66,6 +67,7 @@ class ResidualBlock(nn.Module):
   @nn.compact
   def __call__(self, x: Array, embedding: Array) -> Array:
     """Transforms [B, F, H, W, C], given an embedding [B, 1 or F, E]."""
+    x = materialize(x)
     resize = _RESIZE[self.resize]
     h = jax.nn.silu(GroupNorm(dtype=self.dtype, name='norm_1')(x))
     h = Conv(self.features, dtype=self.dtype, name='conv_1')(resize(h))

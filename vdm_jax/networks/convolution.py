@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from vdm_jax.networks.materialization import materialize
+
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -92,6 +94,7 @@ _conv3x3.defvjp(_forward, _backward)
 
 def _kernel_gradient_by_product(x: jax.Array, g: jax.Array) -> jax.Array:
   """dK [3, 3, Cin, Cout] at stride 1 as one matrix product."""
+  x, g = materialize((x, g))
   product = lax.dot_general(
     _three_moved(x, axis=1, step=1),
     _three_moved(g, axis=2, step=-1),

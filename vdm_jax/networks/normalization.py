@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from vdm_jax.networks.materialization import materialize
+
 _MAX_GROUPS = 32
 _MIN_CHANNELS_PER_GROUP = 4
 _EPSILON = 1e-6
@@ -60,6 +62,7 @@ class GroupNorm(nn.Module):
     if modulation is not None:
       scale, shift = modulation
       a, b = a * (1 + scale), b * (1 + scale) + shift
+    a, b = materialize((a, b))
     return (x * a + b).astype(self.dtype)
 
 
