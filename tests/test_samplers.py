@@ -1,5 +1,6 @@
 """Samplers against videos whose distribution is known exactly."""
 
+import functools
 import itertools
 
 import jax
@@ -14,7 +15,7 @@ from tests.gaussian_video import (
 )
 from vdm_jax.diffusion import noise
 from vdm_jax.diffusion.schedules import Cosine
-from vdm_jax.samplers import DDIM, Ancestral, guidance, sample
+from vdm_jax.samplers import DDIM, Ancestral, Langevin, guidance, sample
 
 FRAMES = 4
 MEAN = np.array([0.3, -0.2, 0.1, 0.4])
@@ -186,6 +187,75 @@ def test_corrector_that_only_draws_from_the_marginal_keeps_it():
   a2, s2 = jax.nn.sigmoid(logsnr), jax.nn.sigmoid(-logsnr)
   expected = (0.25**2 * a2) / (0.25 * a2 + s2)
   np.testing.assert_allclose(np.var(x), expected, rtol=4 * (2 / 16384) ** 0.5)
+
+
+def langevin_chain(prior, start, logsnr, num_moves, step_size):
+  """Covariances over frames along a chain of moves at one noise level."""
+  denoise = exact_denoiser(
+    np.zeros(FRAMES), COVARIANCE, prior.covariance(FRAMES)
+  )
+  move = jax.jit(
+    functools.partial(
+      Langevin(step_size), denoise=denoise, logsnr=logsnr, noise=prior
+    )
+  )
+  z, seen = start, []
+  for i in range(num_moves):
+    z = move(jax.random.fold_in(jax.random.key(7), i), z=z)
+    seen.append(moments(z)[1])
+  return seen
+
+
+@pytest.mark.parametrize('prior', [noise.Independent(), noise.Mixed(1.0)])
+def test_langevin_follows_eq_5_from_any_start(prior):
+  """Each move is linear here: z <- A z + sqrt(delta) sigma eps', in float64.
+
+  Its covariance is A C A^T + delta sigma^2 K from any C, and its fixed point
+  is the marginal alpha^2 Cov[x] + sigma^2 K up to O(delta).
+  """
+  logsnr, delta = jnp.array(0.5), 0.5
+  a2, s2 = (float(jax.nn.sigmoid(v)) for v in (logsnr, -logsnr))
+  k = np.asarray(prior.covariance(FRAMES), np.float64)
+  marginal = a2 * COVARIANCE + s2 * k
+  # eps_hat = sigma K marginal^{-1} z, the conditional mean of eps.
+  gain = np.eye(FRAMES) - 0.5 * delta * s2 * k @ np.linalg.inv(marginal)
+  start = 2.0 * jax.random.normal(jax.random.key(9), SHAPE)
+  expected = moments(start)[1]
+  seen = langevin_chain(prior, start, logsnr, 24, delta)
+  for covariance in seen:
+    expected = gain @ expected @ gain.T + delta * s2 * k
+    # Sums over frames of entries with standard error variance sqrt(2 / n).
+    error = 4 * (2 / 8192) ** 0.5 * expected.diagonal().max()
+    np.testing.assert_allclose(covariance, expected, atol=error)
+  assert np.abs(seen[0] - marginal).max() > 1.0
+  np.testing.assert_allclose(expected, marginal, atol=0.1)
+
+
+def test_langevin_repairs_the_variance_of_few_steps():
+  """Predictor-corrector is nearer to the true variance than the predictor."""
+
+  def variance(corrector):
+    x = sample(
+      jax.random.key(0),
+      exact_denoiser([0.0], [[0.25]]),
+      (64, 1, 32, 32, 1),
+      schedule=Cosine(-12.0, 12.0),
+      sampler=Ancestral(0.0),
+      num_steps=16,
+      corrector=corrector,
+    )
+    return float(np.var(x))
+
+  without, corrected = variance(None), variance(Langevin(0.5))
+  error = 4 * 0.25 * (2 / 65536) ** 0.5
+  assert without < 0.25 - 2 * error
+  assert without + error < corrected < 0.25
+
+
+@pytest.mark.parametrize('step_size', [0.0, 4.0, float('nan')])
+def test_langevin_refuses_steps_that_stand_still_or_diverge(step_size):
+  with pytest.raises(ValueError, match='above 0 and below 4'):
+    Langevin(step_size)
 
 
 def test_guidance_is_eq_6_in_x_space():

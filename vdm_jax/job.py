@@ -19,7 +19,11 @@ from jax.sharding import Mesh
 from vdm_jax.config import ConfigError, construct, differences, nearest
 from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.systems.protocol import System
-from vdm_jax.systems.registry import build_sampler, build_system
+from vdm_jax.systems.registry import (
+  build_corrector,
+  build_sampler,
+  build_system,
+)
 from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
@@ -123,6 +127,8 @@ def build(config: Mapping[str, Any]) -> Job:
   sample = dict(config.get('sample', {}))
   if 'sampler' in sample:
     sample['sampler'] = build_sampler(sample['sampler'])
+  if sample.get('corrector') is not None:
+    sample['corrector'] = build_corrector(sample['corrector'])
   job = Job(
     config=json.loads(json.dumps(config)),
     seed=config.get('seed', 0),
@@ -138,6 +144,12 @@ def build(config: Mapping[str, Any]) -> Job:
     mesh=construct(MeshShape, config.get('mesh', {}), 'config.mesh'),
   )
   job.system.check(job.video_shape)
+  if job.sample.guidance_scale != 1.0 and not job.num_classes:
+    raise ConfigError(
+      f'config.sample.guidance_scale is {job.sample.guidance_scale}, but the '
+      'network has no classes to guide to: set config.network.num_classes, or '
+      'leave it at 1.'
+    )
   return job
 
 

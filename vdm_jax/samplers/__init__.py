@@ -7,6 +7,7 @@
 
 from vdm_jax.samplers.ancestral import Ancestral
 from vdm_jax.samplers.ddim import DDIM
+from vdm_jax.samplers.langevin import Langevin
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
 
-__all__ = ['DDIM', 'Ancestral', 'Corrector', 'Sampler', 'sample']
+__all__ = ['DDIM', 'Ancestral', 'Corrector', 'Langevin', 'Sampler', 'sample']

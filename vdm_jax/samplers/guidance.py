@@ -1,7 +1,8 @@
 """Functions from denoisers to denoisers.
 
-    clip             x_hat stays in the range of the data
-    classifier_free  x_hat is pushed away from the unconditional one
+    clip                      x_hat stays in the range of the data
+    classifier_free           x_hat is pushed away from the unconditional one
+    classifier_free_together  the same from one call of twice as many videos
 
 They compose: `clip(classifier_free(conditional, unconditional, 2.0))`.
 
@@ -10,6 +11,7 @@ Salimans 2021).
 """
 
 import jax.numpy as jnp
+from jax import Array
 
 from vdm_jax.shapes import DenoiseFn, LogSNR, Video
 
@@ -44,7 +46,29 @@ def classifier_free(
   """
 
   def guided(z: Video, logsnr: LogSNR) -> Video:
-    without = denoise_uncond(z, logsnr)
-    return without + scale * (denoise(z, logsnr) - without)
+    return _extrapolate(denoise(z, logsnr), denoise_uncond(z, logsnr), scale)
 
   return guided
+
+
+def classifier_free_together(denoise: DenoiseFn, scale: float) -> DenoiseFn:
+  """`classifier_free` with one network call, which fills a device better.
+
+  Args:
+    denoise: takes [2 B, F, H, W, C], the first half given the condition, the
+      second half without it.
+    scale: 1 is no guidance, 0 no condition.
+  """
+
+  def guided(z: Video, logsnr: LogSNR) -> Video:
+    if logsnr.ndim:
+      logsnr = jnp.concatenate([logsnr, logsnr])
+    given, without = jnp.split(denoise(jnp.concatenate([z, z]), logsnr), 2)
+    return _extrapolate(given, without, scale)
+
+  return guided
+
+
+def _extrapolate(given: Array, without: Array, scale: float) -> Array:
+  """Eq. (6) with w = scale - 1."""
+  return without + scale * (given - without)

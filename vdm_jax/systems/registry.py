@@ -6,7 +6,7 @@ from typing import Any
 from vdm_jax.config import construct
 from vdm_jax.diffusion import noise, parameterization, schedules
 from vdm_jax.networks.unet import UNet
-from vdm_jax.samplers import DDIM, Ancestral, Sampler
+from vdm_jax.samplers import DDIM, Ancestral, Corrector, Langevin, Sampler
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.vdm import VDM
 
@@ -25,6 +25,7 @@ PARAMETERIZATIONS = {
   'v': parameterization.V,
 }
 SAMPLERS = {'ancestral': Ancestral, 'ddim': DDIM}
+CORRECTORS = {'langevin': Langevin}
 
 
 def build_system(
@@ -57,3 +58,8 @@ def build_system(
 def build_sampler(section: Mapping[str, Any]) -> Sampler:
   """Returns the sampler of the section `config.sample.sampler`."""
   return construct(SAMPLERS, section, 'config.sample.sampler')
+
+
+def build_corrector(section: Mapping[str, Any]) -> Corrector:
+  """Returns the corrector of the section `config.sample.corrector`."""
+  return construct(CORRECTORS, section, 'config.sample.corrector')

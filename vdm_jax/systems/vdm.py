@@ -21,7 +21,7 @@ from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import guidance
-from vdm_jax.samplers.loop import Sampler
+from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems.protocol import Batch, Params
 
@@ -104,8 +104,28 @@ class VDM:
       log_weight=losses.LOG_WEIGHTS[self.loss_weight],
     ).mean()
 
-  def denoiser(self, params: Params, label: Array | None = None) -> DenoiseFn:
-    """Returns the DenoiseFn of these parameters and classes [B]."""
+  def denoiser(
+    self,
+    params: Params,
+    label: Array | None = None,
+    guidance_scale: float = 1.0,
+  ) -> DenoiseFn:
+    """Returns the DenoiseFn of these parameters and classes [B].
+
+    With a guidance scale other than 1, that of eq. (6).
+
+    Raises:
+      ValueError: for guidance without a class to guide to.
+    """
+    if guidance_scale != 1.0:
+      if label is None:
+        raise ValueError(
+          f'guidance_scale={guidance_scale} needs classes to guide to: give '
+          'labels, or leave it at 1.'
+        )
+      nothing = jnp.full_like(label, self.num_classes)
+      both = self.denoiser(params, jnp.concatenate([label, nothing]))
+      return guidance.classifier_free_together(both, guidance_scale)
 
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
@@ -125,6 +145,7 @@ class VDM:
     label: Array | None = None,
     sampler: Sampler = samplers.Ancestral(),
     num_steps: int = 256,
+    corrector: Corrector | None = None,
     guidance_scale: float = 1.0,
     progress: Callable[[Any], None] | None = None,
   ) -> Array:
@@ -137,21 +158,18 @@ class VDM:
       label: class of each video, [B]; None samples without a condition.
       sampler: the method.
       num_steps: its number of steps.
+      corrector: a move after each step; doubles the network calls.
       guidance_scale: classifier-free guidance; 1 is none.
       progress: called on the host with the number of finished steps.
     """
-    denoise = self.denoiser(params, label)
-    if guidance_scale != 1.0:
-      denoise = guidance.classifier_free(
-        denoise, self.denoiser(params), guidance_scale
-      )
     return samplers.sample(
       key,
-      guidance.clip(denoise),
+      guidance.clip(self.denoiser(params, label, guidance_scale)),
       shape,
       schedule=self.schedule,
       sampler=sampler,
       num_steps=num_steps,
+      corrector=corrector,
       noise=self.noise,
       progress=progress,
     )

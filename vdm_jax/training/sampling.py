@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vdm_jax.samplers import Ancestral, Sampler
+from vdm_jax.samplers import Ancestral, Corrector, Sampler
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training import sharding
 
@@ -26,6 +26,7 @@ class SampleSettings:
   Attributes:
     sampler: the method.
     num_steps: its number of steps.
+    corrector: a move after each step, e.g. Langevin; None is none.
     guidance_scale: classifier-free guidance; 1 is none.
     num: videos drawn for a look during training and by `--mode=sample`.
     num_evaluated: videos drawn for an evaluation.
@@ -35,6 +36,7 @@ class SampleSettings:
 
   sampler: Sampler = Ancestral()
   num_steps: int = 256
+  corrector: Corrector | None = None
   guidance_scale: float = 1.0
   num: int = 16
   num_evaluated: int = 64
@@ -85,6 +87,7 @@ class VideoSampler:
         label=label,
         sampler=settings.sampler,
         num_steps=settings.num_steps,
+        corrector=settings.corrector,
         guidance_scale=settings.guidance_scale,
         progress=self._on_step,
       )

@@ -1,0 +1,213 @@
+"""Conditional samples of an unconditional model, VDM section 3.1.
+
+What is known of a video is a *measurement*, a differentiable map from a video
+to numbers (some frames, a region, a lower resolution), and its value x^a.
+
+    reconstruction guidance, eq. (7) and (8):
+      x~ = x_hat(z) - (w alpha / 2) grad_z |x^a - measure(x_hat(z))|^2
+
+The norm is a sum over pixels.  Where pixels themselves are known there is
+nothing to guide; they follow the forward process instead,
+
+    replacement:
+      z_s^a ~ q(z_s^a | x^a, z_t^a)      by x_hat^a = x^a in any sampler, or
+      z_s^a ~ q(z_s^a | x^a)             drawn anew after every step
+
+Replacement alone makes x^b agree with the noisy z^a, not with x^a: new frames
+do not continue the known ones, and no number of steps repairs that.  Guidance
+adds the missing gradient of log q(x^a | z), approximated by a Gaussian.
+
+Everything here maps a DenoiseFn to a DenoiseFn or a corrector to a corrector,
+and so works with every sampler, corrector, noise prior and guidance.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from vdm_jax.diffusion import gaussian
+from vdm_jax.diffusion.noise import Independent, NoisePrior
+from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.samplers.guidance import clip
+from vdm_jax.samplers.loop import Corrector, Sampler, sample
+from vdm_jax.shapes import DenoiseFn, LogSNR, PRNGKey, Video
+
+Measure = Callable[[Array], Any]
+"""x -> what is known of it, an array or a tree of arrays."""
+
+
+def guide_by_reconstruction(
+  denoise: DenoiseFn, measure: Measure, value: Any, weight: float
+) -> DenoiseFn:
+  """Pulls x_hat towards videos that measure `value`, eq. (7) and (8).
+
+  Args:
+    denoise: the unguided estimate, not clipped: a clipped pixel has no
+      gradient.
+    measure: a differentiable map from a video to a tree of arrays.
+    value: what it should give, of the same structure.
+    weight: w_r; 0 is no guidance.
+  """
+
+  def guided(z: Video, logsnr: LogSNR) -> Video:
+    x_hat, pull_back = jax.vjp(lambda z: denoise(z, logsnr), z)
+    gradient = pull_back(jax.grad(squared_error)(x_hat))[0]
+    return x_hat - 0.5 * weight * gaussian.alpha(logsnr) * gradient
+
+  def squared_error(x_hat: Array) -> Array:
+    errors = jax.tree.map(
+      lambda known, guess: jnp.sum((known - guess) ** 2), value, measure(x_hat)
+    )
+    return jax.tree.reduce(jnp.add, errors)
+
+  return guided
+
+
+def replace_known(
+  denoise: DenoiseFn, observed: ArrayLike, mask: ArrayLike
+) -> DenoiseFn:
+  """Puts `observed` into x_hat where `mask` is 1.
+
+  Any sampler then draws z_s^a from its own q(z_s^a | x^a, z_t^a).
+  """
+
+  def replaced(z: Video, logsnr: LogSNR) -> Video:
+    return jnp.where(jnp.asarray(mask, bool), observed, denoise(z, logsnr))
+
+  return replaced
+
+
+@dataclasses.dataclass(frozen=True)
+class Redraw:
+  """Draws z_s^a from q(z_s^a | x^a), then lets another corrector move.
+
+  Attributes:
+    observed: known pixels, broadcastable to [B, F, H, W, C].
+    mask: 1 where they are known, broadcastable likewise.
+    corrector: applied afterwards; None is none.
+  """
+
+  observed: ArrayLike
+  mask: ArrayLike
+  corrector: Corrector | None = None
+
+  def __call__(
+    self,
+    key: Array,
+    denoise: DenoiseFn,
+    z: Array,
+    *,
+    logsnr: Array,
+    noise: NoisePrior,
+  ) -> Array:
+    """Returns z_s with its known part redrawn."""
+    draw_key, move_key = jax.random.split(key)
+    observed = jnp.broadcast_to(self.observed, z.shape)
+    drawn = gaussian.corrupt(observed, noise.sample(draw_key, z.shape), logsnr)
+    z = jnp.where(jnp.asarray(self.mask, bool), drawn, z)
+    if self.corrector is None:
+      return z
+    return self.corrector(move_key, denoise, z, logsnr=logsnr, noise=noise)
+
+
+def sample_given(
+  key: PRNGKey,
+  denoise: DenoiseFn,
+  observed: ArrayLike,
+  mask: ArrayLike,
+  *,
+  schedule: Schedule,
+  sampler: Sampler,
+  num_steps: int,
+  method: str = 'reconstruction',
+  weight: float = 2.0,
+  redraw: bool = False,
+  measure: Measure | None = None,
+  value: Any = None,
+  shape: tuple[int, ...] | None = None,
+  clipped: bool = False,
+  noise: NoisePrior = Independent(),
+  corrector: Corrector | None = None,
+  progress: Callable[[Any], None] | None = None,
+) -> Video:
+  """Draws videos of which some pixels are known.
+
+  Frames before, after or between others, a masked region, and with `measure`
+  anything else that is known beside them, e.g. a lower resolution.
+
+  Args:
+    key: random key.
+    denoise: (z [B, F, H, W, C], logsnr []) -> x_hat, not clipped.
+    observed: known pixels in [-1, 1], broadcastable to [B, F, H, W, C];
+      values where `mask` is 0 are ignored.
+    mask: 1 where a pixel is known, else 0; broadcastable likewise.
+    schedule: t -> logsnr.
+    sampler: the method of the unknown part.
+    num_steps: its number of steps.
+    method: 'reconstruction' guides the unknown pixels, eq. (7);
+      'replacement' does not.
+    weight: w_r of eq. (7).
+    redraw: whether known pixels are drawn from q(z_s | x) after each step,
+      not from q(z_s | x, z_t) within it.
+    measure: something else that is known, see `guide_by_reconstruction`;
+      needs method 'reconstruction'.
+    value: what `measure` gives for the true video.
+    shape: (B, F, H, W, C); None takes what observed and mask broadcast to.
+    clipped: whether the guided x_hat is clipped to [-1, 1].
+    noise: the noise prior that the denoiser was trained with.
+    corrector: applied after every step but the last.
+    progress: called on the host with the number of finished steps.
+
+  Returns:
+    Videos, float32, equal to `observed` where `mask` is 1.
+
+  Raises:
+    ValueError: for an unknown method, a measure that the method ignores or
+      that has no value, or arrays that do not fit.
+  """
+  if method not in ('reconstruction', 'replacement'):
+    raise ValueError(
+      f'method={method!r} is unknown: choose "reconstruction" or "replacement".'
+    )
+  if (measure is None) != (value is None):
+    raise ValueError('sample_given got one of measure and value: give both.')
+  if measure is not None and method != 'reconstruction':
+    raise ValueError(
+      'method="replacement" cannot use a measure: choose "reconstruction".'
+    )
+  mask = jnp.asarray(mask, bool)
+  if shape is None:
+    shape = jnp.broadcast_shapes(jnp.shape(observed), mask.shape)
+  # Unknown values may be anything, also NaN, which 0 * NaN would let in.
+  observed = jnp.where(mask, jnp.asarray(observed, jnp.float32), 0.0)
+
+  given = denoise
+  if method == 'reconstruction':
+
+    def known(x: Array) -> Any:
+      pixels = jnp.where(mask, x, 0.0)
+      return pixels if measure is None else (pixels, measure(x))
+
+    target = observed if measure is None else (observed, value)
+    given = guide_by_reconstruction(denoise, known, target, weight)
+  if redraw:
+    corrector = Redraw(observed, mask, corrector)
+  else:
+    given = replace_known(given, observed, mask)
+  x = sample(
+    key,
+    clip(given) if clipped else given,
+    shape,
+    schedule=schedule,
+    sampler=sampler,
+    num_steps=num_steps,
+    noise=noise,
+    corrector=corrector,
+    progress=progress,
+  )
+  return jnp.where(mask, observed, x)
