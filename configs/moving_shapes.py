@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 def get_config(variant: str = '') -> ConfigDict:
   if variant not in ('', 'smoke'):
     raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
-  num_steps = 1000
+  num_steps = 1200
   config = ConfigDict(
     {
       'seed': 0,
