@@ -93,6 +93,45 @@ def test_the_library_loads_and_samples_it(finished):
     model.sample(jax.random.key(0), num=1, stpes=4)
 
 
+def test_a_model_continues_refines_and_enlarges_videos(finished):
+  """What is given stays as it was; what is asked for is there."""
+  model = vdm_jax.load(finished)
+  _, height, width, channels = model.video_shape
+  key = jax.random.key(0)
+  few = {'num_steps': 2}
+  given = (
+    np.random.default_rng(0)
+    .uniform(-1, 1, (2, 3, height, width, channels))
+    .astype(np.float32)
+  )
+
+  longer = model.extend(key, given, 7, **few)
+  assert longer.shape == (2, 7, height, width, channels)
+  np.testing.assert_array_equal(longer[:, :3], given)
+
+  slower = model.interpolate(key, given, 2, **few)
+  assert slower.shape == (2, 5, height, width, channels)
+  np.testing.assert_array_equal(slower[:, ::2], given)
+
+  small = np.full((2, 5, height // 2, width // 2, channels), 0.5, np.float32)
+  assert model.upsample(key, small, **few).shape == (
+    2,
+    5,
+    height,
+    width,
+    channels,
+  )
+  for made in (longer, slower):
+    assert np.abs(made).max() <= 1
+
+  with pytest.raises(ValueError, match='this model takes'):
+    model.extend(key, given[:, :, 1:], 7)
+  with pytest.raises(ValueError, match='at least 4 frames'):
+    model.upsample(key, small[:, :3])
+  with pytest.raises(TypeError, match='stpes'):
+    model.extend(key, given, 7, stpes=3)
+
+
 def test_sampling_from_the_command_line(finished):
   command(finished, '--mode=sample', '--num=2', '--seed=3')
   path = finished / 'samples' / 'sample_0000002_seed_3.gif'

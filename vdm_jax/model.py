@@ -1,18 +1,28 @@
 """A trained model, as a library user meets it.
 
 model = vdm_jax.load('runs/moving_shapes')
-videos = model.sample(jax.random.key(0), num=4)     # [4, F, H, W, C]
+videos = model.sample(key, num=4)               # [4, F, H, W, C]
+longer = model.extend(key, videos, 64)          # [4, 64, H, W, C]
+slower = model.interpolate(key, videos, 2)      # [4, 2 F - 1, H, W, C]
+larger = model.upsample(key, small_videos)      # to the model's H and W
+
+The last three need no other training: they guide the same model by what is
+known of the video (VDM, section 3.1).
 """
 
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from vdm_jax import job as jobs
+from vdm_jax.samplers import blocks
+from vdm_jax.samplers.conditional import lower_resolution
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.restore import restore
 from vdm_jax.training.sampling import SampleSettings, VideoSampler
@@ -76,6 +86,159 @@ class Model:
       )
     draw = self._samplers[settings]
     return draw(self.params, key, num, label, show_progress=show_progress)
+
+  def extend(
+    self,
+    key: Array,
+    videos: np.ndarray,
+    num_frames: int,
+    *,
+    overlap: int | None = None,
+    **options: Any,
+  ) -> np.ndarray:
+    """Continues videos, block by block.
+
+    Args:
+      key: random key.
+      videos: float32 [B, n, H, W, C] in [-1, 1].
+      num_frames: frames wanted, those given among them.
+      overlap: frames that each block repeats; None is half of the model's.
+      **options: see `_conditional`.
+
+    Returns:
+      float32 [B, num_frames, H, W, C], its first n frames as given.
+
+    Raises:
+      ValueError: for videos or numbers that do not fit the model.
+    """
+    known = self._checked(videos, self.video_shape[1:])
+    window = self.video_shape[0]
+    plan = blocks.extend(
+      len(known), num_frames, window, overlap or max(1, window // 2)
+    )
+    return self._run(key, known, len(videos), plan, options)[:, :num_frames]
+
+  def interpolate(
+    self, key: Array, videos: np.ndarray, factor: int, **options: Any
+  ) -> np.ndarray:
+    """Puts `factor` - 1 new frames between each two of [B, n, H, W, C].
+
+    Returns:
+      float32 [B, (n - 1) factor + 1, H, W, C].
+
+    Raises:
+      ValueError: for videos or numbers that do not fit the model.
+    """
+    known = self._checked(videos, self.video_shape[1:])
+    plan = blocks.interpolate(len(known), factor, self.video_shape[0])
+    spread = {factor * frame: value for frame, value in known.items()}
+    total = factor * (len(known) - 1) + 1
+    return self._run(key, spread, len(videos), plan, options)[:, :total]
+
+  def upsample(
+    self,
+    key: Array,
+    videos: np.ndarray,
+    *,
+    overlap: int | None = None,
+    **options: Any,
+  ) -> np.ndarray:
+    """Makes videos of the model's resolution from smaller ones, eq. (8).
+
+    Longer videos are made block by block, each guided by its last frames and
+    the small video at once.
+
+    Args:
+      key: random key.
+      videos: float32 [B, n, H / k, W / k, C] in [-1, 1] for a whole number k.
+      overlap: frames that each block repeats; None is half of the model's.
+      **options: see `_conditional`.
+
+    Returns:
+      float32 [B, n, H, W, C].
+
+    Raises:
+      ValueError: for videos that do not fit the model.
+    """
+    window, height, width, channels = self.video_shape
+    rows = np.shape(videos)[2] if np.ndim(videos) == 5 else height
+    factor = max(1, height // max(1, rows))
+    small = self._checked(videos, (height // factor, width // factor, channels))
+    if height % factor or width % factor or len(small) < window:
+      raise ValueError(
+        f'videos have shape {np.shape(videos)}; give at least {window} frames, '
+        f'smaller than {height}x{width} by a whole number.'
+      )
+    plan = blocks.extend(0, len(small), window, overlap or max(1, window // 2))
+    return self._run(key, {}, len(videos), plan, options, small, factor)
+
+  def _checked(self, videos: Any, shape: tuple[int, ...]) -> dict[int, Any]:
+    """Returns frames [B, H, W, C] by their place."""
+    videos = np.asarray(videos, np.float32)
+    if videos.ndim != 5 or videos.shape[2:] != shape or not videos.size:
+      raise ValueError(
+        f'videos have shape {videos.shape}; this model takes [B, n, '
+        f'{", ".join(map(str, shape))}], float32 in [-1, 1].'
+      )
+    return dict(enumerate(np.moveaxis(videos, 1, 0)))
+
+  def _run(self, key, known, num, plan, options, small=None, factor=1):
+    """Runs a plan; `small` are frames that its blocks must shrink to."""
+    draw = self._conditional(factor if small else 0, **options)
+
+    def draw_block(key, block, observed, mask):
+      value = None
+      if small is not None:
+        value = factor * np.stack([small[f] for f in block.frames], 1)
+      return draw(self.params, key, observed, mask, value)
+
+    _, height, width, channels = self.video_shape
+    shape = num, height, width, channels
+    return blocks.run(key, draw_block, known, shape, plan)
+
+  def _conditional(
+    self,
+    factor: int,
+    *,
+    label: np.ndarray | None = None,
+    weight: float = 2.0,
+    method: str = 'reconstruction',
+    **changes: Any,
+  ) -> Any:
+    """Compiles conditional sampling.
+
+    Args:
+      factor: ratio of the resolutions; 0 if no small video is known.
+      label: classes of the videos, [B]; None is no condition.
+      weight: of the guidance, w_r of eq. (7).
+      method: 'reconstruction' or 'replacement'.
+      **changes: fields of `SampleSettings` to change.
+    """
+    settings = dataclasses.replace(self.settings, **changes)
+    shrink = lower_resolution(max(1, factor))
+
+    def measure(x):
+      # A mean of factor^2 pixels is known factor times better than a pixel.
+      return factor * shrink(x)
+
+    def draw(params, key, observed, mask, value):
+      return self.system.sample_given(
+        params,
+        key,
+        observed,
+        mask,
+        label=None if label is None else jnp.asarray(label),
+        method=method,
+        weight=weight,
+        measure=measure if factor else None,
+        value=value,
+        sampler=settings.sampler,
+        num_steps=settings.num_steps,
+        corrector=settings.corrector,
+        guidance_scale=settings.guidance_scale,
+      )
+
+    return jax.jit(draw)
 
 
 def load(workdir: str | os.PathLike) -> Model:

@@ -41,6 +41,17 @@ Measure = Callable[[Array], Any]
 """x -> what is known of it, an array or a tree of arrays."""
 
 
+def lower_resolution(factor: int) -> Measure:
+  """Returns the measurement of eq. (8): means of factor x factor pixels."""
+
+  def measure(x: Array) -> Array:
+    *lead, height, width, channels = x.shape
+    cells = height // factor, factor, width // factor, factor
+    return x.reshape(*lead, *cells, channels).mean((-4, -2))
+
+  return measure
+
+
 def guide_by_reconstruction(
   denoise: DenoiseFn, measure: Measure, value: Any, weight: float
 ) -> DenoiseFn:

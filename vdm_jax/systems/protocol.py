@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
+from jax.typing import ArrayLike
 
 Params = Any
 """A pytree of float32 arrays."""
@@ -47,4 +48,17 @@ class System(Protocol):
     **options: Any,
   ) -> Array:
     """Returns videos of `shape` [B, F, H, W, C]."""
+    ...
+
+  def sample_given(
+    self,
+    params: Params,
+    key: Array,
+    observed: ArrayLike,
+    mask: ArrayLike,
+    *,
+    label: Array | None = None,
+    **options: Any,
+  ) -> Array:
+    """Returns videos that equal `observed` where `mask` is 1."""
     ...

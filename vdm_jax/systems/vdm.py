@@ -14,13 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from vdm_jax import samplers
 from vdm_jax.diffusion import gaussian, losses, times
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Schedule
-from vdm_jax.samplers import guidance
+from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems.protocol import Batch, Params
@@ -110,12 +111,9 @@ class VDM:
     label: Array | None = None,
     guidance_scale: float = 1.0,
   ) -> DenoiseFn:
-    """Returns the DenoiseFn of these parameters and classes [B].
+    """Returns the DenoiseFn of these parameters and classes [B], eq. (6).
 
-    With a guidance scale other than 1, that of eq. (6).
-
-    Raises:
-      ValueError: for guidance without a class to guide to.
+    Raises ValueError for guidance without a class to guide to.
     """
     if guidance_scale != 1.0:
       if label is None:
@@ -135,6 +133,33 @@ class VDM:
       return self.parameterization.predict(output, z, logsnr).x_hat
 
     return denoise
+
+  def sample_given(
+    self,
+    params: Params,
+    key: Array,
+    observed: ArrayLike,
+    mask: ArrayLike,
+    *,
+    label: Array | None = None,
+    guidance_scale: float = 1.0,
+    **options: Any,
+  ) -> Array:
+    """Returns videos in [-1, 1] that agree with what is known of them.
+
+    See `samplers.conditional.sample_given`, which also takes the options:
+    sampler, num_steps, corrector, method, weight and so on.
+    """
+    return conditional.sample_given(
+      key,
+      self.denoiser(params, label, guidance_scale),
+      observed,
+      mask,
+      schedule=self.schedule,
+      noise=self.noise,
+      clipped=True,
+      **options,
+    )
 
   def sample(
     self,

@@ -1,0 +1,147 @@
+"""Plans of long videos: every frame made once it can be, none unseen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.gaussian_video import exact_denoiser, exponential_covariance
+from vdm_jax.diffusion.schedules import Cosine
+from vdm_jax.samplers import Ancestral, Langevin, blocks
+from vdm_jax.samplers.conditional import sample_given
+
+
+def check(plan, given, window, total):
+  """Laws of any plan; returns the places that exist after it."""
+  there = set(given)
+  for block in plan:
+    assert len(block.frames) == len(block.known) == window
+    steps = np.diff(block.frames)
+    np.testing.assert_array_equal(steps, 1)  # the model's own frame rate
+    known = {f for f, k in zip(block.frames, block.known, strict=True) if k}
+    assert known <= there
+    new = set(block.frames) - known
+    assert new, f'{block} makes nothing'
+    assert not new & set(given), 'a given frame is made again'
+    there |= new
+  assert set(range(total)) <= there
+  return there
+
+
+@pytest.mark.parametrize('num_given', [0, 1, 3, 16, 20])
+@pytest.mark.parametrize('overlap', [1, 4, 15])
+@pytest.mark.parametrize('num_frames', [20, 33, 64])
+def test_an_extension_makes_every_frame(num_given, overlap, num_frames):
+  plan = blocks.extend(num_given, num_frames, 16, overlap)
+  there = check(plan, range(num_given), 16, num_frames)
+  assert there == set(range(num_frames)), 'frames over the end'
+  for block in plan[1:]:
+    assert sum(block.known) >= overlap
+
+
+def test_the_papers_64_frames_of_16():
+  """VDM, Table 6: 64 frames autoregressively from blocks of 16."""
+  plan = blocks.extend(16, 64, 16, 8)
+  assert len(plan) == 6
+  assert plan[0].frames == tuple(range(8, 24))
+  assert str(plan[0]).startswith('8. 9. 10.')
+  assert str(plan[0]).endswith('15. 16  17  18  19  20  21  22  23')
+
+
+@pytest.mark.parametrize('num_given', [2, 3, 9])
+@pytest.mark.parametrize('factor', [2, 3, 7])
+def test_an_interpolation_sees_both_ends_of_every_gap(num_given, factor):
+  total = (num_given - 1) * factor + 1
+  given = range(0, total, factor)
+  plan = blocks.interpolate(num_given, factor, 8)
+  check(plan, given, 8, total)
+  makers = {
+    f: block
+    for block in plan
+    for f, k in zip(block.frames, block.known, strict=True)
+    if not k and f < total
+  }
+  for frame, block in makers.items():
+    low = frame - frame % factor
+    assert {low, low + factor} <= set(block.frames), f'{frame} made blindly'
+
+
+def test_a_long_gaussian_video_keeps_its_process():
+  """AR(1) frames: new ones follow the last by the process's own step.
+
+  Extended by blocks, the mean squared step between neighbours stays 2 (1 - r)
+  over every seam, and the given frames are as they were.
+  """
+  window, correlation = 6, 0.9
+  denoise = exact_denoiser(
+    np.zeros(window), exponential_covariance(window, correlation, 1.0)
+  )
+
+  @jax.jit
+  def sample(key, observed, mask):
+    return sample_given(
+      key,
+      denoise,
+      observed,
+      mask,
+      schedule=Cosine(),
+      sampler=Ancestral(0.0),
+      num_steps=96,
+      corrector=Langevin(0.1),
+    )
+
+  shape = (8, 16, 16, 1)
+  first = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  video = blocks.run(
+    jax.random.key(0),
+    lambda key, block, observed, mask: sample(key, observed, mask),
+    {0: first},
+    shape,
+    blocks.extend(1, 15, window, 2),
+  )
+  assert video.shape == (8, 15, 16, 16, 1)
+  np.testing.assert_array_equal(video[:, 0], first)
+  steps = np.mean(np.diff(video, axis=1) ** 2, axis=(0, 2, 3, 4))
+  # Four standard errors of 2048 squares, and 10 % for the finite steps.
+  tolerance = 0.2 * (4 * (2 / 2048) ** 0.5 + 0.1)
+  np.testing.assert_allclose(steps, 0.2, atol=tolerance)
+
+
+def test_frames_made_twice_come_from_the_later_block():
+  plan = [
+    blocks.Block((0, 1, 2), (True, False, False)),
+    blocks.Block((1, 2, 3), (True, False, False)),
+  ]
+  count = iter(range(1, 9))
+
+  def draw(key, block, observed, mask):
+    return jnp.where(mask, observed, float(next(count)))
+
+  video = blocks.run(
+    jax.random.key(0), draw, {0: np.zeros((1, 1, 1, 1))}, (1, 1, 1, 1), plan
+  )
+  assert video.ravel().tolist() == [0, 1, 2, 2]
+
+
+def test_a_plan_that_knows_what_is_not_there_is_refused():
+  plan = [blocks.Block((0, 1), (False, True))]
+  with pytest.raises(
+    ValueError, match=r'Block 0 \(0  1\.\) knows frames \[1\]'
+  ):
+    blocks.run(jax.random.key(0), lambda *_: None, {}, (1, 1, 1, 1), plan)
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: blocks.extend(4, 16, 8, 8), 'overlap=8'),
+    (lambda: blocks.extend(4, 16, 8, 0), 'overlap=0'),
+    (lambda: blocks.extend(4, 3, 8, 2), 'less than the 4 frames given'),
+    (lambda: blocks.interpolate(1, 2, 8), 'at least 2 frames'),
+    (lambda: blocks.interpolate(3, 1, 8), 'factor of at least 2'),
+    (lambda: blocks.interpolate(3, 8, 8), 'several passes'),
+  ],
+)
+def test_plans_that_cannot_be_are_refused(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

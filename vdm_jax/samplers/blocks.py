@@ -1,0 +1,152 @@
+"""Videos longer than a model's: which frames each call knows and makes.
+
+A model of N frames makes a longer video block by block, VDM section 3.1:
+
+    extend        each block repeats the last frames and makes the next ones
+    interpolate   given frames lie `factor` apart, each block fills the gaps
+
+A block is a list of frames of the long video, in the order in which the model
+sees them, those that it knows among them.  A plan is a list of blocks: data,
+to be printed before it is run.  A frame that one block made and a later one
+does not know is made again.  Only one block is on the device at a time: memory
+there does not grow with the length.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """One call of the model.
+
+  Attributes:
+    frames: places of the model's frames in the long video.
+    known: whether each is there already.
+  """
+
+  frames: tuple[int, ...]
+  known: tuple[bool, ...]
+
+  def __str__(self) -> str:
+    """Like `4. 5. 6  7`: a dot follows every known frame."""
+    return ' '.join(
+      f'{frame}{"." if known else " "}'
+      for frame, known in zip(self.frames, self.known, strict=True)
+    ).rstrip()
+
+
+def extend(
+  num_given: int, num_frames: int, window: int, overlap: int
+) -> list[Block]:
+  """Plans `num_frames` frames from the first `num_given`, left to right.
+
+  Args:
+    num_given: frames that exist; 0 starts from nothing.
+    num_frames: frames wanted.
+    window: frames of the model.
+    overlap: known frames of a block, at least 1 and below `window`.
+
+  Raises:
+    ValueError: for numbers that do not fit.
+  """
+  if not 1 <= overlap < window:
+    raise ValueError(
+      f'overlap={overlap} is not allowed: give at least 1 and fewer than the '
+      f"model's {window} frames."
+    )
+  if num_frames < num_given:
+    raise ValueError(
+      f'num_frames={num_frames} is less than the {num_given} frames given.'
+    )
+  blocks: list[Block] = []
+  done = num_given
+  while done < num_frames:
+    # The last block knows more, rather than run over the end.
+    start = max(0, min(done - overlap, num_frames - window))
+    frames = tuple(range(start, start + window))
+    blocks.append(Block(frames, tuple(frame < done for frame in frames)))
+    done = start + window
+  return blocks
+
+
+def interpolate(num_given: int, factor: int, window: int) -> list[Block]:
+  """Plans the `factor` - 1 frames between each two of `num_given`.
+
+  Blocks share their end frames, so that each starts where the last one ends.
+
+  Raises:
+    ValueError: for fewer than 2 frames, a factor below 2, or gaps that do not
+      fit into the model.
+  """
+  if num_given < 2 or factor < 2:
+    raise ValueError(
+      f'{num_given} frames at factor={factor} have nothing between them: give '
+      'at least 2 frames and a factor of at least 2.'
+    )
+  if factor >= window:
+    raise ValueError(
+      f'factor={factor} leaves gaps that do not fit into the {window} frames '
+      'of the model: interpolate in several passes of smaller factors.'
+    )
+  total = (num_given - 1) * factor + 1
+  reach = (window - 1) // factor * factor  # from the first known to the last
+  blocks: list[Block] = []
+  start, done = 0, set(range(0, total, factor))
+  while start < total - 1:
+    first = max(0, min(start, total - window))
+    frames = tuple(range(first, first + window))
+    blocks.append(Block(frames, tuple(frame in done for frame in frames)))
+    start += reach
+    done.update(range(start + 1))  # later frames have not seen what follows
+  return blocks
+
+
+def length(blocks: Sequence[Block]) -> int:
+  """Frames of the video that a plan makes."""
+  return 1 + max(max(block.frames) for block in blocks)
+
+
+def run(
+  key: Array,
+  draw: Callable[[Array, Block, np.ndarray, np.ndarray], Array],
+  known: dict[int, np.ndarray],
+  shape: tuple[int, int, int, int],
+  blocks: Sequence[Block],
+) -> np.ndarray:
+  """Makes a long video.
+
+  Args:
+    key: random key.
+    draw: (key, block, observed [B, N, H, W, C], mask [1, N, 1, 1, 1]) ->
+      videos of that shape.
+    known: frames that exist, [B, H, W, C] by their place.
+    shape: (B, H, W, C).
+    blocks: the plan.
+
+  Returns:
+    float32 [B, F, H, W, C], F = `length(blocks)`; known frames as given.
+
+  Raises:
+    ValueError: if a block knows a frame that is not there by then.
+  """
+  frames = dict(known)
+  nothing = np.zeros(shape, np.float32)
+  for index, block in enumerate(tqdm(blocks, unit='block', leave=False)):
+    places = list(zip(block.frames, block.known, strict=True))
+    if missing := [f for f, there in places if there and f not in frames]:
+      raise ValueError(
+        f'Block {index} ({block}) knows frames {missing}, which no block '
+        'before it makes.'
+      )
+    observed = np.stack([frames[f] if k else nothing for f, k in places], 1)
+    mask = np.reshape(block.known, (1, -1, 1, 1, 1))
+    block_key = jax.random.fold_in(key, index)
+    made = np.asarray(draw(block_key, block, observed, mask))
+    frames |= {f: made[:, i] for i, (f, k) in enumerate(places) if not k}
+  return np.stack([frames[f] for f in range(length(blocks))], 1)
