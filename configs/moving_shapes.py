@@ -8,7 +8,7 @@ Hardware:  2 CPU cores, 13 minutes, 1.8 GiB
 Result:    loss 0.037; exact evaluation of 16 samples (held-out clips: 100 %):
            31 % with the right objects, 100 % with a still background, none
            valid: far frames disagree on colour.  Slow motion, attention over
-           time at every level and Muon are what a run this short can learn from.
+           time at every level and Muon are what so short a run can learn from.
 """
 
 from ml_collections import ConfigDict
