@@ -6,7 +6,10 @@ import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
 
-_TENSORBOARD = ['tensorflow-cpu>=2.18; platform_system == "Linux"']
+_TENSORBOARD = [
+  'tensorflow-cpu>=2.18; platform_system == "Linux"',
+  'tensorboard>=2.18',
+]
 _BENCH = ['torch<2.14']
 _TEST = [
   'beartype>=0.19',

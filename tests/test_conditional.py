@@ -88,8 +88,9 @@ def test_guidance_is_near_the_true_conditional(redraw):
 
 @pytest.mark.parametrize('method', ['reconstruction', 'replacement'])
 @pytest.mark.parametrize('sampler', [Ancestral(0.3), DDIM()])
-def test_known_pixels_come_back_as_they_were(method, sampler):
-  x = given(method=method, sampler=sampler, num_steps=4)
+@pytest.mark.parametrize('redraw', [False, True])
+def test_known_pixels_come_back_as_they_were(method, sampler, redraw):
+  x = given(method=method, sampler=sampler, redraw=redraw, num_steps=4)
   np.testing.assert_array_equal(x[:, :KNOWN], TRUTH[:, :KNOWN])
   assert np.isfinite(x).all()
 

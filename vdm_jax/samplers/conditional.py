@@ -194,8 +194,7 @@ def sample_given(
   mask = jnp.asarray(mask, bool)
   if shape is None:
     shape = jnp.broadcast_shapes(jnp.shape(observed), mask.shape)
-  # Unknown values may be anything, also NaN, which 0 * NaN would let in.
-  observed = jnp.where(mask, jnp.asarray(observed, jnp.float32), 0.0)
+  observed = jnp.asarray(observed, jnp.float32)
 
   given = denoise
   if method == 'reconstruction':
