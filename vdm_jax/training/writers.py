@@ -32,10 +32,14 @@ class MetricWriter:
     _keep_until(path, step)
     self._file = path.open('a', encoding='utf-8')
     try:
-      # clu's writers need tensorflow: the extra `tensorboard`.
+      # clu's writers need tensorflow and tensorboard: the extra `tensorboard`.
       from clu import metric_writers
-    except ModuleNotFoundError:
-      logging.info('tensorflow is not installed: no TensorBoard events.')
+    except ModuleNotFoundError as error:
+      logging.info(
+        '%s is not installed: no TensorBoard events. The extra `tensorboard` '
+        'brings it.',
+        error.name,
+      )
     else:
       self._tensorboard = metric_writers.AsyncWriter(
         metric_writers.SummaryWriter(str(workdir / 'tensorboard'))
