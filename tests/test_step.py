@@ -129,20 +129,31 @@ def test_ema_is_the_weighted_mean_of_all_parameters():
   assert float(ema_decay(jnp.array(10**7), 0.9999)) == pytest.approx(0.9999)
 
 
-def test_weight_decay_acts_on_kernels_only():
+@pytest.mark.parametrize('kind', [Adam, Muon])
+def test_weight_decay_acts_on_kernels_only(kind):
   """Decay shrinks a parameter by learning rate x decay, beside the update."""
+  start = Line().init(jax.random.key(0), SHAPE)
+  start['bias'] = jnp.ones_like(start['bias'])
   data = batch()
-  plain, _ = stepper()(fresh(), data)
-  optimizer = dataclasses.replace(OPTIMIZER, weight_decay=0.5)
-  shrunk, _ = stepper(optimizer)(fresh(optimizer), data)
-  start = fresh().params
+
+  def moved(weight_decay):
+    optimizer = kind(
+      learning_rate=0.1,
+      warmup_steps=0,
+      clip_norm=10.0,
+      weight_decay=weight_decay,
+    )
+    state = TrainState.create(start, optimizer.transformation())
+    return stepper(optimizer)(state, data)[0].params
+
+  plain, shrunk = moved(0.0), moved(0.5)
   np.testing.assert_allclose(
-    shrunk.params['kernel'],
-    plain.params['kernel'] - 0.1 * 0.5 * start['kernel'],
+    shrunk['kernel'],
+    plain['kernel'] - 0.1 * 0.5 * start['kernel'],
     rtol=1e-5,
     atol=1e-6,
   )
-  np.testing.assert_array_equal(shrunk.params['bias'], plain.params['bias'])
+  np.testing.assert_array_equal(shrunk['bias'], plain['bias'])
   assert decayed({'a': {'kernel': 1, 'bias': 2, 'positions': 3}}) == {
     'a': {'kernel': True, 'bias': False, 'positions': False}
   }
