@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from vdm_jax.networks import blocks
 from vdm_jax.networks.attention import TemporalAttention, attend
-from vdm_jax.networks.normalization import num_groups
+from vdm_jax.networks.normalization import GroupNorm, num_groups
 from vdm_jax.networks.unet import UNet
 
 TINY = UNet(
@@ -337,6 +338,22 @@ def test_groups_divide_the_channels(channels):
   assert channels % groups == 0
   assert groups <= 32
   assert channels // groups >= min(4, channels)
+
+
+def test_group_norm_is_flax_group_norm_of_each_frame():
+  """Far from zero mean, with a scale and a shift after it."""
+  x = 3.0 + 2.0 * jax.random.normal(jax.random.key(0), (2, 3, 5, 4, 48))
+  scale, shift = jax.random.normal(jax.random.key(1), (2, 2, 1, 1, 1, 48))
+  params = {
+    'scale': jnp.linspace(0.5, 2.0, 48),
+    'bias': jnp.linspace(-1.0, 1.0, 48),
+  }
+  oracle = nn.GroupNorm(num_groups=num_groups(48), epsilon=1e-6)
+  with jax.numpy_rank_promotion('allow'):
+    expected = oracle.apply({'params': params}, x.reshape(6, 5, 4, 48))
+  expected = expected.reshape(x.shape) * (1 + scale) + shift
+  y = GroupNorm().apply({'params': params}, x, (scale, shift))
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_heads_must_divide_the_channels():
