@@ -123,6 +123,15 @@ def test_frames_made_twice_come_from_the_later_block():
   assert video.ravel().tolist() == [0, 1, 2, 2]
 
 
+def test_a_video_that_is_long_enough_comes_back_as_given():
+  given = np.arange(4.0).reshape(4, 1, 1, 1, 1)
+  plan = blocks.extend(4, 4, 3)
+  video = blocks.run(
+    jax.random.key(0), lambda *_: None, dict(enumerate(given)), (1,) * 4, plan
+  )
+  assert video.ravel().tolist() == [0, 1, 2, 3]
+
+
 def test_a_plan_that_knows_what_is_not_there_is_refused():
   plan = [blocks.Block((0, 1), (False, True))]
   with pytest.raises(

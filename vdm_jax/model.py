@@ -22,7 +22,7 @@ from jax import Array
 
 from vdm_jax import job as jobs
 from vdm_jax.samplers import blocks
-from vdm_jax.samplers.conditional import lower_resolution
+from vdm_jax.samplers.conditional import Measure, lower_resolution
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.restore import restore
 from vdm_jax.training.sampling import SampleSettings, VideoSampler
@@ -103,7 +103,8 @@ class Model:
       videos: float32 [B, n, H, W, C] in [-1, 1].
       num_frames: frames wanted, those given among them.
       overlap: frames that each block repeats; None is half of the model's.
-      **options: see `_conditional`.
+      **options: label, classes [B]; weight, w_r of eq. (7); method,
+        'reconstruction' or 'replacement'; fields of `SampleSettings`.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
@@ -113,9 +114,7 @@ class Model:
     """
     known = self._checked(videos, self.video_shape[1:])
     window = self.video_shape[0]
-    plan = blocks.extend(
-      len(known), num_frames, window, overlap or max(1, window // 2)
-    )
+    plan = blocks.extend(len(known), num_frames, window, overlap)
     return self._run(key, known, len(videos), plan, options)[:, :num_frames]
 
   def interpolate(
@@ -152,7 +151,7 @@ class Model:
       key: random key.
       videos: float32 [B, n, H / k, W / k, C] in [-1, 1] for a whole number k.
       overlap: frames that each block repeats; None is half of the model's.
-      **options: see `_conditional`.
+      **options: as for `extend`.
 
     Returns:
       float32 [B, n, H, W, C].
@@ -169,8 +168,13 @@ class Model:
         f'videos have shape {np.shape(videos)}; give at least {window} frames, '
         f'smaller than {height}x{width} by a whole number.'
       )
-    plan = blocks.extend(0, len(small), window, overlap or max(1, window // 2))
-    return self._run(key, {}, len(videos), plan, options, small, factor)
+    plan = blocks.extend(0, len(small), window, overlap)
+    # A mean of factor^2 pixels is known factor times better than a pixel.
+    shrink = lower_resolution(factor)
+    values = {f: factor * value for f, value in small.items()}
+    return self._run(
+      key, {}, len(videos), plan, options, lambda x: factor * shrink(x), values
+    )
 
   def _checked(self, videos: Any, shape: tuple[int, ...]) -> dict[int, Any]:
     """Returns frames [B, H, W, C] by their place."""
@@ -182,14 +186,14 @@ class Model:
       )
     return dict(enumerate(np.moveaxis(videos, 1, 0)))
 
-  def _run(self, key, known, num, plan, options, small=None, factor=1):
-    """Runs a plan; `small` are frames that its blocks must shrink to."""
-    draw = self._conditional(factor if small else 0, **options)
+  def _run(self, key, known, num, plan, options, measure=None, values=None):
+    """Runs a plan; `values` are what `measure` gives for each frame."""
+    draw = self._conditional(measure, **options)
 
     def draw_block(key, block, observed, mask):
       value = None
-      if small is not None:
-        value = factor * np.stack([small[f] for f in block.frames], 1)
+      if values is not None:
+        value = np.stack([values[f] for f in block.frames], 1)
       return draw(self.params, key, observed, mask, value)
 
     _, height, width, channels = self.video_shape
@@ -198,28 +202,15 @@ class Model:
 
   def _conditional(
     self,
-    factor: int,
+    measure: Measure | None,
     *,
     label: np.ndarray | None = None,
     weight: float = 2.0,
     method: str = 'reconstruction',
     **changes: Any,
   ) -> Any:
-    """Compiles conditional sampling.
-
-    Args:
-      factor: ratio of the resolutions; 0 if no small video is known.
-      label: classes of the videos, [B]; None is no condition.
-      weight: of the guidance, w_r of eq. (7).
-      method: 'reconstruction' or 'replacement'.
-      **changes: fields of `SampleSettings` to change.
-    """
+    """Compiles conditional sampling; see `extend` for the options."""
     settings = dataclasses.replace(self.settings, **changes)
-    shrink = lower_resolution(max(1, factor))
-
-    def measure(x):
-      # A mean of factor^2 pixels is known factor times better than a pixel.
-      return factor * shrink(x)
 
     def draw(params, key, observed, mask, value):
       return self.system.sample_given(
@@ -230,7 +221,7 @@ class Model:
         label=None if label is None else jnp.asarray(label),
         method=method,
         weight=weight,
-        measure=measure if factor else None,
+        measure=measure,
         value=value,
         sampler=settings.sampler,
         num_steps=settings.num_steps,

@@ -42,7 +42,7 @@ class Block:
 
 
 def extend(
-  num_given: int, num_frames: int, window: int, overlap: int
+  num_given: int, num_frames: int, window: int, overlap: int | None = None
 ) -> list[Block]:
   """Plans `num_frames` frames from the first `num_given`, left to right.
 
@@ -50,11 +50,14 @@ def extend(
     num_given: frames that exist; 0 starts from nothing.
     num_frames: frames wanted.
     window: frames of the model.
-    overlap: known frames of a block, at least 1 and below `window`.
+    overlap: known frames of a block, at least 1 and below `window`; None is
+      half of `window`.
 
   Raises:
     ValueError: for numbers that do not fit.
   """
+  if overlap is None:
+    overlap = window // 2
   if not 1 <= overlap < window:
     raise ValueError(
       f'overlap={overlap} is not allowed: give at least 1 and fewer than the '
@@ -107,11 +110,6 @@ def interpolate(num_given: int, factor: int, window: int) -> list[Block]:
   return blocks
 
 
-def length(blocks: Sequence[Block]) -> int:
-  """Frames of the video that a plan makes."""
-  return 1 + max(max(block.frames) for block in blocks)
-
-
 def run(
   key: Array,
   draw: Callable[[Array, Block, np.ndarray, np.ndarray], Array],
@@ -130,7 +128,7 @@ def run(
     blocks: the plan.
 
   Returns:
-    float32 [B, F, H, W, C], F = `length(blocks)`; known frames as given.
+    float32 [B, F, H, W, C], all frames in order; known ones as given.
 
   Raises:
     ValueError: if a block knows a frame that is not there by then.
@@ -149,4 +147,4 @@ def run(
     block_key = jax.random.fold_in(key, index)
     made = np.asarray(draw(block_key, block, observed, mask))
     frames |= {f: made[:, i] for i, (f, k) in enumerate(places) if not k}
-  return np.stack([frames[f] for f in range(length(blocks))], 1)
+  return np.stack([frames[f] for f in sorted(frames)], 1)
