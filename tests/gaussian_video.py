@@ -19,13 +19,13 @@ def exponential_covariance(num_frames, correlation=0.9, scale=0.5):
   return scale**2 * correlation ** np.abs(frame[:, None] - frame[None])
 
 
-def exact_denoiser(mean, covariance, noise_covariance=None):
+def exact_denoiser(mean, covariance, noise_covariance=None, dtype=jnp.float32):
   """DenoiseFn of x ~ N(mean [F], covariance [F, F]) for each pixel."""
   size = len(mean)
   noise = np.eye(size) if noise_covariance is None else noise_covariance
-  mean = jnp.asarray(mean, jnp.float32).reshape(1, -1, 1, 1, 1)
-  k = jnp.asarray(covariance, jnp.float32)
-  n = jnp.asarray(noise, jnp.float32)
+  mean = jnp.asarray(mean, dtype).reshape(1, -1, 1, 1, 1)
+  k = jnp.asarray(covariance, dtype)
+  n = jnp.asarray(noise, dtype)
 
   def denoise(z, logsnr):
     a, s = gaussian.alpha(logsnr), gaussian.sigma(logsnr)

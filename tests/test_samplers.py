@@ -15,7 +15,15 @@ from tests.gaussian_video import (
 )
 from vdm_jax.diffusion import noise
 from vdm_jax.diffusion.schedules import Cosine
-from vdm_jax.samplers import DDIM, Ancestral, Langevin, guidance, sample
+from vdm_jax.samplers import (
+  DDIM,
+  DEIS,
+  Ancestral,
+  Heun,
+  Langevin,
+  guidance,
+  sample,
+)
 
 FRAMES = 4
 MEAN = np.array([0.3, -0.2, 0.1, 0.4])
@@ -48,8 +56,8 @@ def draw(sampler, num_steps, prior=noise.Independent(), key=0, shape=SHAPE):
 )
 @pytest.mark.parametrize(
   'sampler',
-  [Ancestral(0.0), Ancestral(0.3), DDIM()],
-  ids=['ancestral-0', 'ancestral-0.3', 'ddim'],
+  [Ancestral(0.0), Ancestral(0.3), DDIM(), Heun(), DEIS(2), DEIS(3)],
+  ids=['ancestral-0', 'ancestral-0.3', 'ddim', 'heun', 'deis-2', 'deis-3'],
 )
 def test_samples_have_the_true_mean_and_covariance(sampler, prior):
   """At 128 steps the discretization error is below the Monte Carlo error.
@@ -65,32 +73,51 @@ def test_samples_have_the_true_mean_and_covariance(sampler, prior):
   )
 
 
-def one_step_errors(sampler_steps, counts):
-  """Deterministic error of the sampled standard deviation, one frame."""
-  # With one frame, DDIM multiplies z_1 by a number: no Monte Carlo error.
-  errors = []
-  denoise = exact_denoiser([0.0], [[0.25]])
-  for count in counts:
-    z_key = jax.random.key(0)
-    x = sample(
-      z_key,
-      denoise,
-      (1, 1, 8, 8, 1),
-      schedule=Cosine(-12.0, 12.0),
-      sampler=sampler_steps,
-      num_steps=count,
-    )
-    z = noise.Independent().sample(jax.random.split(z_key)[0], (1, 1, 8, 8, 1))
-    gain = float((x * z).sum() / (z * z).sum())
-    np.testing.assert_allclose(x, gain * z, atol=1e-5)
-    errors.append(abs(gain - 0.5))
+def flow_errors(sampler, counts):
+  """Error of z along the probability flow of N(0, 1/4), float64.
+
+  With one frame, every deterministic sampler multiplies z_1 by a number: no
+  Monte Carlo error.  The flow keeps z in its quantile, so that number is the
+  ratio of the standard deviations of z, up to the last denoising.
+  """
+  with jax.enable_x64(True):
+    # Steps of equal log SNR.  They start where eps_hat hardly changes, or the
+    # first steps of a multistep method, of lower order, would show; they end
+    # midway, since over the whole flow errors of order 3 cancel.
+    schedule = lambda t: 1.0 - 21.0 * t  # noqa: E731
+    denoise = exact_denoiser([0.0], [[0.25]], dtype=jnp.float64)
+    key, shape = jax.random.key(0), (1, 1, 8, 8, 1)
+    z = noise.Independent().sample(jax.random.split(key)[0], shape)
+    errors = []
+    for count in counts:
+      x = sample(
+        key,
+        denoise,
+        shape,
+        schedule=schedule,
+        sampler=sampler,
+        num_steps=count,
+      )
+      gain = float((x * z).sum() / (z * z).sum())
+      np.testing.assert_allclose(x, gain * z, atol=1e-5)
+      first, last = schedule(1.0), schedule(1.0 / count)
+      a, s = 1 / (1 + np.exp(np.array([-last, last])))
+      std = np.sqrt(0.25 * a + s)
+      std_first = np.sqrt(0.25 / (1 + np.exp(-first)) + 1 / (1 + np.exp(first)))
+      expected = 0.25 * np.sqrt(a) / std**2 * std / std_first
+      errors.append(abs(gain - expected))
   return np.array(errors)
 
 
-def test_ddim_converges_at_first_order():
-  errors = one_step_errors(DDIM(), [32, 64, 128, 256])
+@pytest.mark.parametrize(
+  ('sampler', 'order'),
+  [(DDIM(), 1), (DEIS(1), 1), (Heun(), 2), (DEIS(2), 2), (DEIS(3), 3)],
+  ids=['ddim', 'deis-1', 'heun', 'deis-2', 'deis-3'],
+)
+def test_a_deterministic_sampler_converges_at_its_order(sampler, order):
+  errors = flow_errors(sampler, [128, 256, 512])
   orders = np.log2(errors[:-1] / errors[1:])
-  np.testing.assert_allclose(orders, 1.0, atol=0.15)
+  np.testing.assert_allclose(orders, order, atol=0.15)
 
 
 def ancestral_variance(num_steps, mix):
@@ -138,6 +165,16 @@ def test_ancestral_error_falls_at_first_order(mix):
   errors = [abs(ancestral_variance(n, mix) - 0.25) for n in (64, 128, 256, 512)]
   orders = np.log2(np.array(errors[:-1]) / errors[1:])
   np.testing.assert_allclose(orders, 1.0, atol=0.2)
+
+
+def test_deis_of_order_1_is_ddim():
+  a, b = (draw(s, 8, shape=(1, 4, 4, 4, 1)) for s in (DEIS(1), DDIM()))
+  np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_deis_refuses_other_orders():
+  with pytest.raises(ValueError, match='order=4 is not allowed: give 1, 2 or'):
+    DEIS(4)
 
 
 def test_sampling_is_deterministic_in_the_key():

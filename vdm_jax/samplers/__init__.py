@@ -7,7 +7,18 @@
 
 from vdm_jax.samplers.ancestral import Ancestral
 from vdm_jax.samplers.ddim import DDIM
+from vdm_jax.samplers.deis import DEIS
+from vdm_jax.samplers.heun import Heun
 from vdm_jax.samplers.langevin import Langevin
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
 
-__all__ = ['DDIM', 'Ancestral', 'Corrector', 'Langevin', 'Sampler', 'sample']
+__all__ = [
+  'DDIM',
+  'DEIS',
+  'Ancestral',
+  'Corrector',
+  'Heun',
+  'Langevin',
+  'Sampler',
+  'sample',
+]

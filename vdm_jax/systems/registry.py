@@ -6,7 +6,15 @@ from typing import Any
 from vdm_jax.config import construct
 from vdm_jax.diffusion import noise, parameterization, schedules
 from vdm_jax.networks.unet import UNet
-from vdm_jax.samplers import DDIM, Ancestral, Corrector, Langevin, Sampler
+from vdm_jax.samplers import (
+  DDIM,
+  DEIS,
+  Ancestral,
+  Corrector,
+  Heun,
+  Langevin,
+  Sampler,
+)
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.vdm import VDM
 
@@ -24,7 +32,12 @@ PARAMETERIZATIONS = {
   'x': parameterization.X,
   'v': parameterization.V,
 }
-SAMPLERS = {'ancestral': Ancestral, 'ddim': DDIM}
+SAMPLERS = {
+  'ancestral': Ancestral,
+  'ddim': DDIM,
+  'heun': Heun,
+  'deis': DEIS,
+}
 CORRECTORS = {'langevin': Langevin}
 
 
