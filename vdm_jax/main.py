@@ -36,8 +36,16 @@ _NUM = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of --mode=sample and evaluate.')
 _DISTRIBUTED = flags.DEFINE_bool(
-  'distributed', False, 'Join the other hosts of a pod (jax.distributed).'
+  'distributed',
+  False,
+  'Join the other hosts of a pod (jax.distributed).  TPU pods and SLURM say '
+  'by themselves who they are; elsewhere give the next three flags too.',
 )
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'ADDRESS:PORT of the first host.'
+)
+_NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'Hosts of the job.')
+_HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
 flags.mark_flag_as_required('workdir')
 
 _USER_ERRORS = (ValueError, OSError, CheckpointError, NonFiniteError)
@@ -176,7 +184,11 @@ def _clear_errors() -> Iterator[None]:
 def _set_up_jax() -> None:
   """Settings of the process that are nobody else's business."""
   if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+    jax.distributed.initialize(
+      coordinator_address=_COORDINATOR.value,
+      num_processes=_NUM_HOSTS.value,
+      process_id=_HOST.value,
+    )
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = pathlib.Path('~/.cache/vdm_jax/compilation').expanduser()
     jax.config.update('jax_compilation_cache_dir', str(cache))

@@ -27,16 +27,22 @@ def _store(values: Any) -> Any:
 
 
 @jax.custom_vjp
+def _materialize(values: Any) -> Any:
+  return lax.platform_dependent(values, cpu=_store, default=lambda x: x)
+
+
+_materialize.defvjp(
+  lambda values: (_materialize(values), None),
+  lambda _, gradients: (_materialize(gradients),),
+)
+
+
 def materialize(values: Any) -> Any:
   """Returns a tree of arrays; on a CPU, computed once and stored.
 
   So are their gradients.  Where the first value of the first array is not
   finite, all become NaN.
   """
-  return lax.platform_dependent(values, cpu=_store, default=lambda x: x)
-
-
-materialize.defvjp(
-  lambda values: (materialize(values), None),
-  lambda _, gradients: (materialize(gradients),),
-)
+  if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values)):
+    return values  # outside of a program every value is stored
+  return _materialize(values)

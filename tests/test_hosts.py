@@ -1,0 +1,106 @@
+"""Several hosts: the same job, the same numbers, one set of files."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+NUM_STEPS = 64
+ARGUMENTS = (
+  '--config=configs/moving_shapes.py:smoke',
+  f'--config.train.num_steps={NUM_STEPS}',
+  '--config.train.batch_size=4',
+  '--config.train.save_every=16',
+  '--config.mesh.fsdp=2',
+  '--config.sample.batch_size=4',
+)
+
+
+def free_port():
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    return listener.getsockname()[1]
+
+
+def start(workdir, num_hosts):
+  """Starts a job of four devices, shared out over `num_hosts` processes."""
+  port = free_port()
+  hosts = []
+  for host in range(num_hosts):
+    flags = f'--xla_force_host_platform_device_count={4 // num_hosts}'
+    environment = os.environ | {
+      'XLA_FLAGS': f'{flags} --xla_backend_optimization_level=0',
+    }
+    command = [
+      *(sys.executable, '-m', 'vdm_jax.main', f'--workdir={workdir}'),
+      *ARGUMENTS,
+    ]
+    if num_hosts > 1:
+      command += [
+        '--distributed',
+        f'--coordinator=127.0.0.1:{port}',
+        f'--num_hosts={num_hosts}',
+        f'--host={host}',
+      ]
+    with log_of(workdir, num_hosts, host).open('w') as log:
+      hosts.append(
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+      )
+  return hosts
+
+
+def log_of(workdir, num_hosts, host):
+  return workdir.with_suffix(f'.{host}_of_{num_hosts}.log')
+
+
+def losses(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return {line['step']: line['loss'] for line in map(json.loads, lines)}
+
+
+def finish(workdir, hosts):
+  codes = [host.wait(300) for host in hosts]
+  logs = [log_of(workdir, len(hosts), i).read_text() for i in range(len(hosts))]
+  assert codes == [0] * len(hosts), '\n'.join(logs)
+  return logs
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one(tmp_path):
+  alone, together = tmp_path / 'alone', tmp_path / 'together'
+  logs = finish(together, start(together, 2))
+  finish(alone, start(alone, 1))
+  assert losses(alone).keys() == losses(together).keys()
+  for step, loss in losses(alone).items():
+    # The order of sums over devices may differ, no more.
+    np.testing.assert_allclose(losses(together)[step], loss, rtol=1e-4)
+  assert 'Exact evaluation' in logs[0]
+  assert 'Exact evaluation' not in logs[1]
+  assert {p.name for p in (together / 'samples').iterdir()} == {
+    p.name for p in (alone / 'samples').iterdir()
+  }
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_all_at_one_step(tmp_path):
+  """Preemption reaches hosts one by one: they agree on a step to save at."""
+  straight, stopped = tmp_path / 'straight', tmp_path / 'stopped'
+  hosts = start(stopped, 2)
+  while not (stopped / 'checkpoints' / '16').exists():
+    assert [host.poll() for host in hosts] == [None, None]
+    time.sleep(0.01)
+  hosts[1].send_signal(signal.SIGTERM)
+  logs = finish(stopped, hosts)
+  saved = {re.search(r'step (\d+) of', log).group(1) for log in logs}
+  assert len(saved) == 1
+  assert int(saved.pop()) < NUM_STEPS
+  finish(stopped, start(stopped, 2))
+  finish(straight, start(straight, 2))
+  assert losses(stopped) == losses(straight)
