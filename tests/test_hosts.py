@@ -66,7 +66,7 @@ def losses(workdir):
 
 
 def finish(workdir, hosts):
-  codes = [host.wait(300) for host in hosts]
+  codes = [host.wait(1800) for host in hosts]
   logs = [log_of(workdir, len(hosts), i).read_text() for i in range(len(hosts))]
   assert codes == [0] * len(hosts), '\n'.join(logs)
   return logs

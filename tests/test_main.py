@@ -93,7 +93,7 @@ def test_the_library_loads_and_samples_it(finished):
     model.sample(jax.random.key(0), num=1, stpes=4)
 
 
-def test_a_model_continues_refines_and_enlarges_videos(finished):
+def test_a_model_continues_refines_and_enlarges_videos(finished, caplog):
   """What is given stays as it was; what is asked for is there."""
   model = vdm_jax.load(finished)
   _, height, width, channels = model.video_shape
@@ -105,7 +105,13 @@ def test_a_model_continues_refines_and_enlarges_videos(finished):
     .astype(np.float32)
   )
 
-  longer = model.extend(key, given, 7, **few)
+  with jax.log_compiles(), caplog.at_level(logging.WARNING):
+    longer = model.extend(key, given, 7, **few)
+    assert 'Compiling' in caplog.text
+    caplog.clear()
+    again = model.extend(key, given, 7, **few)
+    assert 'Compiling' not in caplog.text  # once for the same options
+  np.testing.assert_array_equal(again, longer)
   assert longer.shape == (2, 7, height, width, channels)
   np.testing.assert_array_equal(longer[:, :3], given)
 

@@ -77,7 +77,7 @@ def run(tmp_path, code):
 @pytest.mark.slow
 def test_a_program_may_end_in_the_middle(tmp_path):
   with run(tmp_path, LEFT_OPEN) as program:
-    output, errors = program.communicate(timeout=60)
+    output, errors = program.communicate(timeout=600)
   assert program.returncode == 0
   assert len(output.split()) == 8
   assert 'Exception' not in errors

@@ -11,12 +11,12 @@ known of the video (VDM, section 3.1).
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -50,6 +50,7 @@ class Model:
 
   def __post_init__(self):
     self._samplers: dict[SampleSettings, VideoSampler] = {}
+    self._conditional_samplers: dict[Any, Any] = {}
 
   def sample(
     self,
@@ -169,12 +170,8 @@ class Model:
         f'smaller than {height}x{width} by a whole number.'
       )
     plan = blocks.extend(0, len(small), window, overlap)
-    # A mean of factor^2 pixels is known factor times better than a pixel.
-    shrink = lower_resolution(factor)
     values = {f: factor * value for f, value in small.items()}
-    return self._run(
-      key, {}, len(videos), plan, options, lambda x: factor * shrink(x), values
-    )
+    return self._run(key, {}, len(videos), plan, options, _sums(factor), values)
 
   def _checked(self, videos: Any, shape: tuple[int, ...]) -> dict[int, Any]:
     """Returns frames [B, H, W, C] by their place."""
@@ -188,13 +185,15 @@ class Model:
 
   def _run(self, key, known, num, plan, options, measure=None, values=None):
     """Runs a plan; `values` are what `measure` gives for each frame."""
+    label = options.pop('label', None)
+    label = None if label is None else np.asarray(label)
     draw = self._conditional(measure, **options)
 
     def draw_block(key, block, observed, mask):
       value = None
       if values is not None:
         value = np.stack([values[f] for f in block.frames], 1)
-      return draw(self.params, key, observed, mask, value)
+      return draw(self.params, key, label, observed, mask, value)
 
     _, height, width, channels = self.video_shape
     shape = num, height, width, channels
@@ -204,21 +203,21 @@ class Model:
     self,
     measure: Measure | None,
     *,
-    label: np.ndarray | None = None,
     weight: float = 2.0,
     method: str = 'reconstruction',
     **changes: Any,
   ) -> Any:
-    """Compiles conditional sampling; see `extend` for the options."""
+    """Compiles conditional sampling, once for the same options."""
     settings = dataclasses.replace(self.settings, **changes)
+    choice = settings, measure, weight, method
 
-    def draw(params, key, observed, mask, value):
+    def draw(params, key, label, observed, mask, value):
       return self.system.sample_given(
         params,
         key,
         observed,
         mask,
-        label=None if label is None else jnp.asarray(label),
+        label=label,
         method=method,
         weight=weight,
         measure=measure,
@@ -229,7 +228,17 @@ class Model:
         guidance_scale=settings.guidance_scale,
       )
 
-    return jax.jit(draw)
+    return self._conditional_samplers.setdefault(choice, jax.jit(draw))
+
+
+@functools.cache
+def _sums(factor: int) -> Measure:
+  """Returns `lower_resolution` times `factor`, of a pixel's own precision.
+
+  A mean of factor^2 pixels is known factor times better than one of them.
+  """
+  shrink = lower_resolution(factor)
+  return lambda x: factor * shrink(x)
 
 
 def load(workdir: str | os.PathLike) -> Model:

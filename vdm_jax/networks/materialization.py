@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 
 def _store(values: Any) -> Any:
@@ -43,6 +44,6 @@ def materialize(values: Any) -> Any:
   So are their gradients.  Where the first value of the first array is not
   finite, all become NaN.
   """
-  if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(values)):
+  if not any(isinstance(x, Tracer) for x in jax.tree.leaves(values)):
     return values  # outside of a program every value is stored
   return _materialize(values)
