@@ -104,18 +104,6 @@ def test_bad_files_are_left_out_and_named(tmp_path, name, spoil, code):
   assert (skipped, reason.split(':')[0]) == (name, code)
   if code == 'not a video':  # no other container was even opened
     assert reason.startswith(f'not a video: no {name[4:]} inside')
-  assert f'{code}: 1 ({name})' in source.report()
-  assert '1 of 2 files' in source.report()
-
-
-def test_report_counts_and_shortens(tmp_path):
-  write(tmp_path / 'good.mp4', numbered(9))
-  for number in range(5):
-    (tmp_path / f'{number}.avi').touch()
-  assert VideoFolder(tmp_path, 2).report().splitlines() == [
-    f'{tmp_path}: 1 of 6 files are usable.',
-    '  empty file: 5 (0.avi, 1.avi, 2.avi, ...)',
-  ]
 
 
 @pytest.mark.parametrize('limit', ['MAX_PIXELS', 'MAX_FRAMES'])

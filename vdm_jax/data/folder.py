@@ -6,7 +6,6 @@ out, counted and named; what only shows while decoding raises `UnreadableClip`
 from `clip`, always for the same (index, rng).
 """
 
-import collections
 import concurrent.futures
 import hashlib
 import json
@@ -133,18 +132,6 @@ class VideoFolder:
     files = [(file.name, file.num_bytes) for file in self._files]
     whole = json.dumps((rule, self.flip, self.captions, files))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-  def report(self) -> str:
-    """What was found, and what was left out for which reason."""
-    total = len(self._files) + len(self.skipped)
-    lines = [f'{self.path}: {len(self._files)} of {total} files are usable.']
-    groups = collections.defaultdict(list)
-    for name, reason in self.skipped:
-      groups[reason.split(':')[0]].append(name)
-    for code, names in sorted(groups.items()):
-      more = ', ...' if len(names) > 3 else ''
-      lines.append(f'  {code}: {len(names)} ({", ".join(names[:3])}{more})')
-    return '\n'.join(lines)
 
   def clip(self, index: int, rng: np.random.Generator) -> dict:
     """A random clip of file `index`; all choices are drawn from `rng`.

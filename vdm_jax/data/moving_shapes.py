@@ -35,7 +35,13 @@ from vdm_jax.data.moving_shapes_render import (
 
 FORMAT = 1  # to be counted up with every change that alters a clip
 SPLITS = ('train', 'validation')
-CLASSES = tuple(SHAPES), tuple(PALETTE), tuple(MOTIONS)
+CHOICES = {
+  'shapes': tuple(SHAPES),
+  'colours': tuple(PALETTE),
+  'actions': tuple(MOTIONS),
+  'backgrounds': PATTERNS,
+}
+CLASSES = CHOICES['shapes'], CHOICES['colours'], CHOICES['actions']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +55,21 @@ class Factors:
   scene: Background
 
   @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Factors':
+  def draw(
+    cls,
+    rng: np.random.Generator,
+    shapes: tuple[str, ...] = CHOICES['shapes'],
+    colours: tuple[str, ...] = CHOICES['colours'],
+    actions: tuple[str, ...] = CHOICES['actions'],
+    backgrounds: tuple[str, ...] = CHOICES['backgrounds'],
+  ) -> 'Factors':
     """All factors independent and uniform in their ranges."""
     shape, colour, action = (
-      names[rng.integers(len(names))] for names in CLASSES
+      names[rng.integers(len(names))] for names in (shapes, colours, actions)
     )
     radius = rng.uniform(*LOOKS['radius'])
     motion = MOTIONS[action].draw(rng)
-    return cls(shape, colour, radius, motion, Background.draw(rng))
+    return cls(shape, colour, radius, motion, Background.draw(rng, backgrounds))
 
   @property
   def action(self) -> str:
@@ -140,12 +153,18 @@ class MovingShapes:
     frameskip: float = 1.0,
     seed: int = 0,
     split: str = 'train',
+    shapes: tuple[str, ...] = CHOICES['shapes'],
+    colours: tuple[str, ...] = CHOICES['colours'],
+    actions: tuple[str, ...] = CHOICES['actions'],
+    backgrounds: tuple[str, ...] = CHOICES['backgrounds'],
   ):
     """A data set of `num_clips` clips [num_frames, height, width, 3].
 
+    The last four say which names occur; class labels do not depend on them.
+
     Raises:
       ValueError: a number below 1, a side below 8 pixels, a frameskip not
-        above 0, a negative seed or an unknown split.
+        above 0, a negative seed, or an unknown split or name.
     """
     _check(
       frameskip,
@@ -158,6 +177,17 @@ class MovingShapes:
       raise ValueError(f'seed is {seed}; it must be 0 or more.')
     if split not in SPLITS:
       raise ValueError(f'split is {split!r}; it must be one of {SPLITS}.')
+    self.choices = {
+      'shapes': tuple(shapes),
+      'colours': tuple(colours),
+      'actions': tuple(actions),
+      'backgrounds': tuple(backgrounds),
+    }
+    for name, chosen in self.choices.items():
+      if not chosen or not set(chosen) <= set(CHOICES[name]):
+        raise ValueError(
+          f'{name} is {chosen}; it must be one or more of {CHOICES[name]}.'
+        )
     self.num_clips = num_clips
     self.size = num_frames, height, width, frameskip
     self.seed = seed
@@ -169,7 +199,7 @@ class MovingShapes:
   def fingerprint(self) -> str:
     """Short hash of everything that determines the clips."""
     world = FORMAT, GRAVITY, RANGES, LOOKS, PALETTE, CLASSES, PATTERNS
-    choice = self.num_clips, self.size, self.seed, self.split
+    choice = self.num_clips, self.size, self.seed, self.split, self.choices
     return hashlib.sha256(repr((world, choice)).encode()).hexdigest()[:16]
 
   def factors(self, index: int) -> Factors:
@@ -179,7 +209,7 @@ class MovingShapes:
         f'clip {index} was asked for; it must be in [0, {self.num_clips}).'
       )
     stream = self.seed, SPLITS.index(self.split), int(index)
-    return Factors.draw(np.random.default_rng(stream))
+    return Factors.draw(np.random.default_rng(stream), **self.choices)
 
   def clip(self, index: int, rng: np.random.Generator | None = None) -> dict:
     """Clip `index`: 'video' uint8 [F, H, W, 3] and 'label' int32.

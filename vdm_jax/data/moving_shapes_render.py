@@ -104,10 +104,12 @@ class Background:
   hue: float
 
   @classmethod
-  def draw(cls, rng: np.random.Generator) -> 'Background':
-    """A random background from LOOKS."""
+  def draw(
+    cls, rng: np.random.Generator, patterns: tuple[str, ...] = PATTERNS
+  ) -> 'Background':
+    """A random background from LOOKS, its pattern one of `patterns`."""
     return cls(
-      pattern=PATTERNS[rng.integers(len(PATTERNS))],
+      pattern=patterns[rng.integers(len(patterns))],
       level=rng.uniform(*LOOKS[('dark', 'pale')[rng.integers(2)]]),
       contrast=rng.uniform(*LOOKS['contrast']),
       angle=rng.uniform(0, 2 * np.pi),

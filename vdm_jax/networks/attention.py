@@ -75,6 +75,17 @@ def _heads(features: int, head_dim: int) -> int:
   return heads
 
 
+def _queries_keys_values(
+  x: Array, head_dim: int, layout: str, dtype: DTypeLike
+) -> list[Array]:
+  """Projects [B, F, H, W, C]; `layout` says which axes become a sequence."""
+  features = x.shape[-1]
+  heads = _heads(features, head_dim)
+  x = GroupNorm(dtype=dtype, name='norm')(x)
+  qkv = Conv(3 * features, 1, dtype=dtype, name='qkv')(x)
+  return [rearrange(a, layout, h=heads) for a in jnp.split(qkv, 3, axis=-1)]
+
+
 def _output(features: int, dtype: DTypeLike) -> Conv:
   return Conv(
     features,
@@ -101,13 +112,8 @@ class SpatialAttention(nn.Module):
     """Returns x plus its attention, same shape."""
     x = materialize(x)
     height, features = x.shape[-3], x.shape[-1]
-    heads = _heads(features, self.head_dim)
-    qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(
-      GroupNorm(dtype=self.dtype, name='norm')(x)
-    )
-    q, k, v = (
-      rearrange(a, 'b f y x (h d) -> b f (y x) h d', h=heads)
-      for a in jnp.split(qkv, 3, axis=-1)
+    q, k, v = _queries_keys_values(
+      x, self.head_dim, 'b f y x (h d) -> b f (y x) h d', self.dtype
     )
     out = rearrange(attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height)
     return x + _output(features, self.dtype)(out)
@@ -133,18 +139,13 @@ class TemporalAttention(nn.Module):
     """Returns x plus its attention, same shape."""
     x = materialize(x)
     height, features = x.shape[-3], x.shape[-1]
-    heads = _heads(features, self.head_dim)
-    qkv = Conv(3 * features, 1, dtype=self.dtype, name='qkv')(
-      GroupNorm(dtype=self.dtype, name='norm')(x)
-    )
-    q, k, v = (
-      rearrange(a, 'b f y x (h d) -> b (y x) f h d', h=heads)
-      for a in jnp.split(qkv, 3, axis=-1)
+    q, k, v = _queries_keys_values(
+      x, self.head_dim, 'b f y x (h d) -> b (y x) f h d', self.dtype
     )
     positions = self.param(
       'positions',
       nn.initializers.normal(0.02),
-      (2 * self.max_distance + 1, features // heads),
+      (2 * self.max_distance + 1, q.shape[-1]),
     )
     num_frames = x.shape[1] - self.num_images
     frame = jnp.arange(num_frames)
