@@ -1,11 +1,16 @@
 """Configs: constructors are the schema, and errors say what is near."""
 
 import dataclasses
+import pathlib
+import runpy
 from typing import Literal
 
 import pytest
 
 from vdm_jax.config import ConfigError, construct, differences
+from vdm_jax.job import build
+
+CONFIG = pathlib.Path(__file__).parent.parent / 'configs/moving_shapes.py'
 
 
 @dataclasses.dataclass
@@ -66,3 +71,15 @@ def test_differences_are_by_flat_name():
     'd': (3, None),
     'e': (None, 4),
   }
+
+
+def test_the_learning_rate_falls_over_the_whole_run_and_no_less():
+  config = runpy.run_path(str(CONFIG))['get_config']()
+  config.train.num_steps = 5000
+  assert config.to_dict()['optimizer']['decay_steps'] == 5000
+  build(config.to_dict())
+  config.optimizer.decay_steps = 400  # most of the run would learn nothing
+  assert config.train.num_steps == 5000
+  message = 'decay_steps is 400, where the learning rate reaches zero, before'
+  with pytest.raises(ConfigError, match=message):
+    build(config.to_dict())

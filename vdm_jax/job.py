@@ -144,6 +144,13 @@ def build(config: Mapping[str, Any]) -> Job:
     mesh=construct(MeshShape, config.get('mesh', {}), 'config.mesh'),
   )
   job.system.check(job.video_shape)
+  if 0 < job.optimizer.decay_steps < job.train.num_steps:
+    raise ConfigError(
+      f'config.optimizer.decay_steps is {job.optimizer.decay_steps}, where the '
+      f'learning rate reaches zero, before the last of the '
+      f'{job.train.num_steps} steps: set it to config.train.num_steps, or to 0 '
+      'for no decay.'
+    )
   if job.sample.guidance_scale != 1.0 and not job.num_classes:
     raise ConfigError(
       f'config.sample.guidance_scale is {job.sample.guidance_scale}, but the '
