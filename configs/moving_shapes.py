@@ -4,8 +4,10 @@ Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
 Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
-Hardware:  2 CPU cores
-Result:    not yet run
+Hardware:  2 CPU cores, 13 minutes, 1.8 GiB
+Result:    loss 0.032; exact evaluation of 64 samples (held-out clips: 100 %):
+           right objects 20 %, still background 95 %, valid 0 %: an object may
+           be missing, or change its colour.
            Smooth backgrounds, slow motion, attention over time at every level,
            Muon and many small batches are what so short a run can learn from.
 """
