@@ -14,11 +14,12 @@ from jax import Array
 
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import NoisePrior
+from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
 
 @dataclasses.dataclass(frozen=True)
-class Ancestral:
+class Ancestral(Sampler):
   """Draws z_s from the reverse process.
 
   Attributes:
@@ -34,11 +35,6 @@ class Ancestral:
         f'variance_mix={self.variance_mix} is not allowed: give a number '
         'from 0 (lower bound of the variance) to 1 (upper bound).'
       )
-
-  def init(self, z: Array) -> tuple[()]:
-    """Nothing to remember."""
-    del z
-    return ()
 
   def step(
     self,

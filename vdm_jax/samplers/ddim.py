@@ -17,17 +17,13 @@ from jax import Array
 
 from vdm_jax.diffusion import gaussian, parameterization
 from vdm_jax.diffusion.noise import NoisePrior
+from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
 
 @dataclasses.dataclass(frozen=True)
-class DDIM:
+class DDIM(Sampler):
   """Moves along the probability flow; draws no noise after the first z."""
-
-  def init(self, z: Array) -> tuple[()]:
-    """Nothing to remember."""
-    del z
-    return ()
 
   def step(
     self,
@@ -42,6 +38,14 @@ class DDIM:
   ) -> tuple[Array, Array, Any]:
     """Returns (z_s, x_hat, memory)."""
     del key, noise
-    x_hat = denoise(z, logsnr_t)
-    eps_hat = parameterization.eps_from_x(x_hat, z, logsnr_t)
-    return gaussian.corrupt(x_hat, eps_hat, logsnr_s), x_hat, memory
+    z_s, x_hat, _ = ddim_step(denoise, z, logsnr_t, logsnr_s)
+    return z_s, x_hat, memory
+
+
+def ddim_step(
+  denoise: DenoiseFn, z: Array, logsnr_t: Array, logsnr_s: Array
+) -> tuple[Array, Array, Array]:
+  """Returns (z_s, x_hat, eps_hat): the step that better methods correct."""
+  x_hat = denoise(z, logsnr_t)
+  eps_hat = parameterization.eps_from_x(x_hat, z, logsnr_t)
+  return gaussian.corrupt(x_hat, eps_hat, logsnr_s), x_hat, eps_hat

@@ -28,14 +28,15 @@ from jax import Array
 
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import NoisePrior
-from vdm_jax.diffusion.parameterization import eps_from_x
+from vdm_jax.samplers.ddim import ddim_step
+from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
 FAR = 1e15  # where values that do not exist yet are put, in l
 
 
 @dataclasses.dataclass(frozen=True)
-class DEIS:
+class DEIS(Sampler):
   """Moves along the probability flow, remembering the last values of eps_hat.
 
   Attributes:
@@ -65,10 +66,7 @@ class DEIS:
   ) -> tuple[Array, Array, Any]:
     """Returns (z_s, x_hat at z_t, memory)."""
     del key, noise
-    x_hat = denoise(z, logsnr_t)
-    eps = eps_from_x(x_hat, z, logsnr_t)
-    z_s = gaussian.corrupt(x_hat, eps, logsnr_s)  # the term of D_0
-
+    z_s, x_hat, eps = ddim_step(denoise, z, logsnr_t, logsnr_s)  # D_0's term
     l_t = -0.5 * logsnr_t
     h = -0.5 * logsnr_s - l_t
     m_0 = jnp.expm1(h)

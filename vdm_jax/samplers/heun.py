@@ -19,17 +19,14 @@ from jax import Array
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import NoisePrior
 from vdm_jax.diffusion.parameterization import eps_from_x
+from vdm_jax.samplers.ddim import ddim_step
+from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
 
 @dataclasses.dataclass(frozen=True)
-class Heun:
+class Heun(Sampler):
   """Moves along the probability flow by the mean of its two ends."""
-
-  def init(self, z: Array) -> tuple[()]:
-    """Nothing to remember."""
-    del z
-    return ()
 
   def step(
     self,
@@ -44,9 +41,7 @@ class Heun:
   ) -> tuple[Array, Array, Any]:
     """Returns (z_s, x_hat at z_t, memory)."""
     del key, noise
-    x_hat = denoise(z, logsnr_t)
-    eps_t = eps_from_x(x_hat, z, logsnr_t)
-    euler = gaussian.corrupt(x_hat, eps_t, logsnr_s)
+    euler, x_hat, eps_t = ddim_step(denoise, z, logsnr_t, logsnr_s)
     eps_s = eps_from_x(denoise(euler, logsnr_s), euler, logsnr_s)
     # alpha_s (edm_sigma_s - edm_sigma_t), both of which may be in the thousands
     span = gaussian.sigma(logsnr_s) * -jnp.expm1((logsnr_s - logsnr_t) / 2)

@@ -31,8 +31,9 @@ class Sampler(Protocol):
   """One step of a sampling method, from time t to an earlier time s."""
 
   def init(self, z: Array) -> Any:
-    """Returns what the method remembers between steps, a pytree."""
-    ...
+    """Returns what the method remembers between steps, a pytree; nothing."""
+    del z
+    return ()
 
   def step(
     self,
