@@ -14,6 +14,7 @@ from vdm_jax.data.moving_shapes import (
   render,
 )
 from vdm_jax.data.moving_shapes_fit import path_errors
+from vdm_jax.data.moving_shapes_measure import measure
 from vdm_jax.data.moving_shapes_motion import GRAVITY, MOTIONS
 from vdm_jax.data.moving_shapes_render import (
   LOOKS,
@@ -323,7 +324,7 @@ def test_fingerprint_changes_with_everything_that_changes_clips():
     *({}, {'num_clips': 9}, {'num_frames': 8}, {'height': 40}, {'width': 40}),
     *({'frameskip': 2}, {'seed': 1}, {'split': 'validation'}),
     *({'shapes': ('cross',)}, {'colours': ('red',)}, {'actions': ('slide',)}),
-    {'backgrounds': ('plain',)},
+    *({'backgrounds': ('plain',)}, {'radius': (0.14, 0.2)}),
   ]
   prints = [MovingShapes(**other).fingerprint() for other in others]
   assert len(set(prints)) == len(others)
@@ -336,6 +337,7 @@ def test_fingerprint_changes_with_everything_that_changes_clips():
     *[('num_clips', 0), ('num_frames', 0), ('height', 7), ('width', 7)],
     *[('frameskip', 0), ('seed', -1), ('split', 'test')],
     *[('shapes', ()), ('colours', ('red', 'grey')), ('actions', ('fly',))],
+    *[('radius', (0, 0.2)), ('radius', (0.2, 0.1)), ('radius', (0.2, 0.4))],
   ],
 )
 def test_what_is_not_allowed_is_named(name, value):
@@ -350,6 +352,19 @@ def test_index_out_of_range():
   for index in (-1, 3):
     with pytest.raises(IndexError, match=r'in \[0, 3\)'):
       source.clip(index)
+
+
+@pytest.mark.parametrize('action', ACTIONS)
+def test_a_large_object_moves_in_a_smaller_world(action):
+  """Lengths shrink with the reach, 1 - 2 x 0.26 = 0.75 x 0.64; times do not."""
+  for motion in draw_motions(action, 8):
+    factors = dataclasses.replace(
+      MovingShapes().factors(0), shape='circle', motion=motion, radius=0.26
+    )
+    rgb = render(factors, 16, 64, 64) / np.float32(255)
+    small = motion.path(np.arange(16), np.array([0.64, 0.64]))
+    centre = measure(rgb[None], 0.26).centre[0]
+    np.testing.assert_allclose(centre / 64, 0.26 + 0.75 * small, atol=2e-3)
 
 
 # --- score -------------------------------------------------------------------
@@ -373,6 +388,15 @@ def blur(video):
   return video
 
 
+LARGE = {
+  'num_frames': 8,
+  'frameskip': 0.5,
+  'height': 16,
+  'width': 16,
+  'radius': (0.25, 0.3),
+}
+
+
 @pytest.mark.parametrize(
   'options',
   [
@@ -384,13 +408,24 @@ def blur(video):
     {'height': 24, 'width': 24},
     {'num_frames': 8, 'height': 64, 'width': 64},
     {'num_frames': 8, 'height': 33, 'width': 48, 'frameskip': 2},
+    {'height': 48, 'width': 48, 'radius': (0.08, 0.1)},
+    {'num_frames': 8, 'height': 33, 'width': 48, 'radius': (0.22, 0.26)},
+    LARGE,
   ],
   ids=str,
 )
 def test_real_clips_are_valid_and_recognised(options):
   video, label = real_clips(64, **options)
-  frameskip = options.get('frameskip', 1)
-  assert set(score(video, frameskip).summary(label).values()) == {1.0}
+  rules = {k: options[k] for k in ('frameskip', 'radius') if k in options}
+  assert set(score(video, **rules).summary(label).values()) == {1.0}
+
+
+def test_objects_of_another_size_are_wrong():
+  video, _ = real_clips(32, **LARGE)
+  assert not score(video, 0.5).constancy.any()
+  options = {**LARGE, 'radius': LOOKS['radius']}
+  video, _ = real_clips(32, **options)
+  assert not score(video, 0.5, LARGE['radius']).constancy.any()
 
 
 @pytest.mark.parametrize('num_frames', [8, 16])

@@ -34,11 +34,11 @@ def evaluate(
   held_out = MovingShapes(**values)
   clips = [held_out.clip(i) for i in range(len(videos))]
   real = to_float(np.stack([clip['video'] for clip in clips]))
-  frameskip = values.get('frameskip', 1)
+  rules = {k: values[k] for k in ('frameskip', 'radius') if k in values}
   real_label = None if label is None else np.stack([c['label'] for c in clips])
   return {
-    'held-out': score(real, frameskip).summary(real_label),
-    'samples': score(videos, frameskip).summary(label),
+    'held-out': score(real, **rules).summary(real_label),
+    'samples': score(videos, **rules).summary(label),
   }
 
 

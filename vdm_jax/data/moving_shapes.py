@@ -22,8 +22,10 @@ from vdm_jax.data.moving_shapes_motion import (
   Orbit,
   Slide,
   Swing,
+  world_scale,
 )
 from vdm_jax.data.moving_shapes_render import (
+  LARGEST_RADIUS,
   LOOKS,
   PALETTE,
   PATTERNS,
@@ -44,6 +46,13 @@ CHOICES = {
 CLASSES = CHOICES['shapes'], CHOICES['colours'], CHOICES['actions']
 
 
+def class_of(shape: str, colour: str, action: str) -> int:
+  """The class label of a shape, a colour and an action, names in CLASSES."""
+  names = shape, colour, action
+  indices = [group.index(n) for group, n in zip(CLASSES, names, strict=True)]
+  return int(np.ravel_multi_index(indices, [len(c) for c in CLASSES]))
+
+
 @dataclasses.dataclass(frozen=True)
 class Factors:
   """All there is to know about a clip, whatever its length and frame size."""
@@ -62,14 +71,15 @@ class Factors:
     colours: tuple[str, ...] = CHOICES['colours'],
     actions: tuple[str, ...] = CHOICES['actions'],
     backgrounds: tuple[str, ...] = CHOICES['backgrounds'],
+    radius: tuple[float, float] = LOOKS['radius'],
   ) -> 'Factors':
     """All factors independent and uniform in their ranges."""
     shape, colour, action = (
       names[rng.integers(len(names))] for names in (shapes, colours, actions)
     )
-    radius = rng.uniform(*LOOKS['radius'])
+    size = rng.uniform(*radius)
     motion = MOTIONS[action].draw(rng)
-    return cls(shape, colour, radius, motion, Background.draw(rng, backgrounds))
+    return cls(shape, colour, size, motion, Background.draw(rng, backgrounds))
 
   @property
   def action(self) -> str:
@@ -84,9 +94,7 @@ class Factors:
   @property
   def label(self) -> int:
     """The class: one number for (shape, colour, action)."""
-    names = self.shape, self.colour, self.action
-    indices = [group.index(n) for group, n in zip(CLASSES, names, strict=True)]
-    return int(np.ravel_multi_index(indices, [len(c) for c in CLASSES]))
+    return class_of(self.shape, self.colour, self.action)
 
   @property
   def caption(self) -> str:
@@ -116,7 +124,9 @@ def render(
   unit = min(height, width)
   radius = factors.radius * unit
   reach = np.array([width, height]) / unit - 2 * factors.radius
-  path = factors.motion.path(frameskip * np.arange(num_frames), reach)
+  scale = world_scale(reach)
+  times = frameskip * np.arange(num_frames)
+  path = scale * factors.motion.path(times, reach / scale)
   centres = unit * path + radius
 
   scene = 255 * factors.scene.paint(height, width) + 0.5  # casting truncates
@@ -157,14 +167,17 @@ class MovingShapes:
     colours: tuple[str, ...] = CHOICES['colours'],
     actions: tuple[str, ...] = CHOICES['actions'],
     backgrounds: tuple[str, ...] = CHOICES['backgrounds'],
+    radius: tuple[float, float] = LOOKS['radius'],
   ):
     """A data set of `num_clips` clips [num_frames, height, width, 3].
 
-    The last four say which names occur; class labels do not depend on them.
+    Which names occur can be chosen; class labels do not depend on that. So can
+    the range of the object's radius, in short sides.
 
     Raises:
       ValueError: a number below 1, a side below 8 pixels, a frameskip not
-        above 0, a negative seed, or an unknown split or name.
+        above 0, a negative seed, an unknown split or name, or a radius that
+        is out of range.
     """
     _check(
       frameskip,
@@ -177,12 +190,18 @@ class MovingShapes:
       raise ValueError(f'seed is {seed}; it must be 0 or more.')
     if split not in SPLITS:
       raise ValueError(f'split is {split!r}; it must be one of {SPLITS}.')
+    if not 0 < radius[0] <= radius[1] <= LARGEST_RADIUS:
+      raise ValueError(
+        f'radius is {radius}; it must be a range (low, high) above 0 and up to '
+        f'{LARGEST_RADIUS}.'
+      )
     self.choices = {
       'shapes': tuple(shapes),
       'colours': tuple(colours),
       'actions': tuple(actions),
       'backgrounds': tuple(backgrounds),
     }
+    self.radius = tuple(radius)
     for name, chosen in self.choices.items():
       if not chosen or not set(chosen) <= set(CHOICES[name]):
         raise ValueError(
@@ -199,8 +218,9 @@ class MovingShapes:
   def fingerprint(self) -> str:
     """Short hash of everything that determines the clips."""
     world = FORMAT, GRAVITY, RANGES, LOOKS, PALETTE, CLASSES, PATTERNS
-    choice = self.num_clips, self.size, self.seed, self.split, self.choices
-    return hashlib.sha256(repr((world, choice)).encode()).hexdigest()[:16]
+    chosen = self.seed, self.split, self.choices, self.radius
+    parts = world, self.num_clips, self.size, chosen
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
   def factors(self, index: int) -> Factors:
     """What clip `index` shows; IndexError outside of [0, num_clips)."""
@@ -209,7 +229,8 @@ class MovingShapes:
         f'clip {index} was asked for; it must be in [0, {self.num_clips}).'
       )
     stream = self.seed, SPLITS.index(self.split), int(index)
-    return Factors.draw(np.random.default_rng(stream), **self.choices)
+    rng = np.random.default_rng(stream)
+    return Factors.draw(rng, **self.choices, radius=self.radius)
 
   def clip(self, index: int, rng: np.random.Generator | None = None) -> dict:
     """Clip `index`: 'video' uint8 [F, H, W, 3] and 'label' int32.

@@ -50,20 +50,20 @@ class Measured(NamedTuple):
   flicker: np.ndarray
 
 
-def measure(rgb: np.ndarray) -> Measured:
-  """Measures videos [N, F, H, W, 3] in [0, 1]."""
+def measure(rgb: np.ndarray, radius: float = LOOKS['radius'][1]) -> Measured:
+  """Measures videos [N, F, H, W, 3] in [0, 1], objects up to this radius."""
   height, width = rgb.shape[2:4]
-  unit = min(height, width)
+  largest = SLACK * radius * min(height, width)
   chroma, tint = _chroma(rgb)
   strength = abs(chroma)
   mask = strength > CHROMA / 2
-  body = _bodies(mask, strength, unit)
+  body = _bodies(mask, strength, largest)
   colour, colour_error = _colours(rgb, strength, body)
   # Equation (2): the chroma beyond the tint's is coverage times a constant.
   pure = _HUES[colour] - tint[:, None]
   cover = np.real(chroma * (1 / pure)[..., None, None])
   fitted = _fit_shapes(
-    cover.reshape(-1, height, width), body.reshape(-1, height, width), unit
+    cover.reshape(-1, height, width), body.reshape(-1, height, width), largest
   )
   area, shape, shape_error, radius, centre = (
     part.reshape(*colour.shape, *part.shape[1:]) for part in fitted
@@ -113,14 +113,16 @@ def _dilate(mask: np.ndarray) -> np.ndarray:
   return tall
 
 
-def _bodies(mask: np.ndarray, strength: np.ndarray, unit: int) -> np.ndarray:
+def _bodies(
+  mask: np.ndarray, strength: np.ndarray, largest: float
+) -> np.ndarray:
   """The connected part of each frame's mask with the strongest pixel."""
   flat = strength.reshape(*strength.shape[:2], -1)
   body = np.zeros(flat.shape, bool)
   np.put_along_axis(body, flat.argmax(-1)[..., None], True, -1)
   body = body.reshape(mask.shape) & mask
   # No legal object is wider than this, so a larger one stays incomplete.
-  for _ in range(math.ceil(2 * SLACK * LOOKS['radius'][1] * unit) + 2):
+  for _ in range(math.ceil(2 * largest) + 2):
     grown = _dilate(body) & mask
     if (grown == body).all():
       break
@@ -138,13 +140,13 @@ def _colours(rgb, strength, body) -> tuple[np.ndarray, np.ndarray]:
   return distance.argmin(-1), distance.min(-1)
 
 
-def _fit_shapes(cover: np.ndarray, body: np.ndarray, unit: int):
+def _fit_shapes(cover: np.ndarray, body: np.ndarray, largest: float):
   """Area, nearest shape, its error, radius and centre of frames [M, H, W].
 
   All but the error, which is relative, are in pixels.
   """
   height, width = body.shape[1:]
-  size = int(2 * SLACK * LOOKS['radius'][1] * unit) + 6
+  size = int(2 * largest) + 6
   size = min(size, height, width)
   corners = window_corners(_centroid(body)[1], size, height, width)
   window = np.arange(len(body)), *corners.T[::-1]

@@ -12,6 +12,9 @@ shape of radius r has its centre at r + p, where p lies in the box
 
 `fold` reflects at both ends of the reach (elastic walls), `hop` is the height
 above the floor under gravity with elastic bounces.
+
+The laws need a reach of ROOM. An object that leaves less moves as in a world
+that is smaller by the factor s = reach / ROOM: s p(t; reach / s).
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 GRAVITY = 0.02
+ROOM = 0.64
 RANGES = {
   'speed': (0.04, 0.07),  # of a slide
   'drift': (0.01, 0.03),  # sideways speed of a bounce
@@ -29,6 +33,11 @@ RANGES = {
   'tilt': (-np.pi / 6, np.pi / 6),  # of a swing against the horizontal
   'period': (9.0, 14.0),  # of an orbit or a swing
 }
+
+
+def world_scale(reach: np.ndarray) -> np.ndarray:
+  """Size s of the world that has room for the laws, for reaches [..., 2]."""
+  return np.minimum(1.0, np.min(reach, -1, keepdims=True) / ROOM)
 
 
 def fold(p, reach):

@@ -38,12 +38,13 @@ PALETTE = {
   'magenta': (0.9, 0.1, 0.9),
 }
 LOOKS = {
-  'radius': (0.14, 0.18),  # of a shape, in short sides
+  'radius': (0.14, 0.18),  # of a shape, in short sides; another may be chosen
   'dark': (0.2, 0.35),  # levels of grey
   'pale': (0.65, 0.8),
   'contrast': (0.06, 0.12),
   'frequency': (1.5, 3.0),
 }
+LARGEST_RADIUS = 0.3  # more of the frame must be background than object
 PATTERNS = ('plain', 'shaded', 'striped', 'checkered')
 
 

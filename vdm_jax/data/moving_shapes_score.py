@@ -27,7 +27,7 @@ import numpy as np
 from vdm_jax.data.moving_shapes import CLASSES
 from vdm_jax.data.moving_shapes_fit import path_errors
 from vdm_jax.data.moving_shapes_measure import SLACK, measure
-from vdm_jax.data.moving_shapes_motion import RANGES
+from vdm_jax.data.moving_shapes_motion import RANGES, world_scale
 from vdm_jax.data.moving_shapes_render import LOOKS, SHAPES
 
 COLOUR_ERROR = 0.25  # distance in RGB, [0, 1] per channel
@@ -86,8 +86,14 @@ class Score:
     return shares
 
 
-def score(videos: np.ndarray, frameskip: float = 1.0) -> Score:
+def score(
+  videos: np.ndarray,
+  frameskip: float = 1.0,
+  radius: tuple[float, float] = LOOKS['radius'],
+) -> Score:
   """Judges videos [N, F, H, W, 3] in [-1, 1]; values beyond are clipped.
+
+  `frameskip` and `radius` are those of the data set.
 
   Raises:
     TypeError: integer pixels.
@@ -116,7 +122,7 @@ def score(videos: np.ndarray, frameskip: float = 1.0) -> Score:
       f'{MAX_FRAMESKIP}.'
     )
   parts = [
-    _judge(videos[i : i + CHUNK], frameskip)
+    _judge(videos[i : i + CHUNK], frameskip, radius)
     for i in range(0, len(videos), CHUNK)
   ]
   fields = [field.name for field in dataclasses.fields(Score)]
@@ -125,13 +131,15 @@ def score(videos: np.ndarray, frameskip: float = 1.0) -> Score:
   )
 
 
-def _judge(videos: np.ndarray, frameskip: float) -> Score:
+def _judge(
+  videos: np.ndarray, frameskip: float, radii: tuple[float, float]
+) -> Score:
   finite = np.isfinite(videos).all((1, 2, 3, 4))
   videos = np.nan_to_num(videos.astype(np.float32))
-  seen = measure(0.5 + 0.5 * np.clip(videos, -1.0, 1.0))
+  seen = measure(0.5 + 0.5 * np.clip(videos, -1.0, 1.0), radii[1])
   side = np.array(videos.shape[3:1:-1])  # width, height
   unit = side.min()
-  low, high = (radius * unit for radius in LOOKS['radius'])
+  low, high = (radius * unit for radius in radii)
   low, high = low / SLACK, high * SLACK
 
   areas = [shape.area for shape in SHAPES.values()]
@@ -151,7 +159,10 @@ def _judge(videos: np.ndarray, frameskip: float) -> Score:
   if constancy.any():
     radius = radius[constancy, None]
     path = (seen.centre[constancy] - radius[..., None]) / unit
-    errors = path_errors(path, (side - 2 * radius) / unit, frameskip)
+    reach = (side - 2 * radius) / unit
+    scale = world_scale(reach)
+    errors = path_errors(path / scale[..., None], reach / scale, frameskip)
+    errors *= scale
     lawful = errors.min(1) <= PATH_ERROR
     action[constancy] = np.where(lawful, errors.argmin(1), -1)
   return Score(
