@@ -10,6 +10,7 @@ import pytest
 
 from vdm_jax.networks import blocks
 from vdm_jax.networks.attention import TemporalAttention, attend
+from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.normalization import GroupNorm, num_groups
 from vdm_jax.networks.unet import UNet
 
@@ -253,7 +254,7 @@ def test_dropout_is_on_in_training_only():
 
 def test_conditions_reach_the_output():
   """Labels, vectors for the video or for one frame, and tokens."""
-  network = TINY.clone(num_classes=3)
+  network = TINY.clone(classes=(3,))
   z = jax.random.normal(jax.random.key(1), (2, 2, 8, 8, 3))
   inputs = {
     'label': jnp.array([0, 1]),
@@ -283,8 +284,22 @@ def test_conditions_reach_the_output():
   assert np.abs(np.asarray(by_noise)).max((1, 2, 3, 4)).min() > 1e-3
 
 
+def test_attributes_of_a_class_add_up():
+  """A class is a shape and a colour; each has one vector for all classes."""
+  embedding = ConditionEmbedding(8, 1, 4, classes=(3, 4))
+  label = jnp.arange(13)  # the last is the null class
+  variables = embedding.init(jax.random.key(0), jnp.zeros(13), label)
+  e = np.asarray(embedding.apply(variables, jnp.zeros(13), label))[:, 0]
+  grid = e[:12].reshape(3, 4, 8)
+  by_shape, by_colour = grid - grid[:1], grid - grid[:, :1]
+  np.testing.assert_allclose(by_shape, by_shape[:, :1].repeat(4, 1), atol=1e-6)
+  np.testing.assert_allclose(by_colour, by_colour[:1].repeat(3, 0), atol=1e-6)
+  apart = np.abs(e[:, None] - e).max(-1) + np.eye(13)
+  assert apart.min() > 1e-2
+
+
 def test_no_label_is_the_null_class():
-  network = TINY.clone(num_classes=3)
+  network = TINY.clone(classes=(3,))
   z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
   variables = random_variables(network, z, jnp.zeros(1))
   run = jax.jit(network.apply)

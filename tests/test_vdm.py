@@ -19,7 +19,7 @@ NETWORK = UNet(
   head_dim=8,
   embedding_dim=8,
   embedding_layers=2,
-  num_classes=5,
+  classes=(5,),
 )
 SHAPE = (2, 4, 4, 3)
 SYSTEM = VDM(NETWORK)
@@ -105,5 +105,5 @@ def test_guidance_without_classes_is_refused_before_training():
   }
   with pytest.raises(ConfigError, match=r'guidance_scale is 2\.0.*no classes'):
     build(config)
-  config['network']['num_classes'] = 96
+  config['network']['classes'] = (4, 6, 4)
   assert build(config).sample.guidance_scale == 2.0

@@ -76,7 +76,7 @@ class Job:
   @property
   def num_classes(self) -> int:
     """Classes of the network; 0 if unconditional."""
-    return self.config['network'].get('num_classes', 0)
+    return self.system.num_classes
 
   def build_mesh(self) -> Mesh:
     """Returns the device mesh.
@@ -102,8 +102,8 @@ class Job:
     classes = getattr(source, 'num_classes', 0)
     if self.num_classes not in (0, classes):
       raise ConfigError(
-        f'config.network.num_classes is {self.num_classes}, but the data has '
-        f'{classes} classes: use that number, or 0 for an unconditional model.'
+        f'config.network.classes make {self.num_classes} classes, but the data '
+        f'has {classes}: use these, or () for an unconditional model.'
       )
     return source
 
@@ -154,7 +154,7 @@ def build(config: Mapping[str, Any]) -> Job:
   if job.sample.guidance_scale != 1.0 and not job.num_classes:
     raise ConfigError(
       f'config.sample.guidance_scale is {job.sample.guidance_scale}, but the '
-      'network has no classes to guide to: set config.network.num_classes, or '
+      'network has no classes to guide to: set config.network.classes, or '
       'leave it at 1.'
     )
   return job

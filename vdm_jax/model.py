@@ -104,8 +104,9 @@ class Model:
       videos: float32 [B, n, H, W, C] in [-1, 1].
       num_frames: frames wanted, those given among them.
       overlap: frames that each block repeats; None is half of the model's.
-      **options: label, classes [B]; weight, w_r of eq. (7); method,
-        'reconstruction' or 'replacement'; fields of `SampleSettings`.
+      **options: label, classes [B], None for no condition and no guidance;
+        weight, w_r of eq. (7); method, 'reconstruction' or 'replacement';
+        fields of `SampleSettings`.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
@@ -186,7 +187,10 @@ class Model:
   def _run(self, key, known, num, plan, options, measure=None, values=None):
     """Runs a plan; `values` are what `measure` gives for each frame."""
     label = options.pop('label', None)
-    label = None if label is None else np.asarray(label)
+    if label is None:
+      options.setdefault('guidance_scale', 1.0)
+    else:
+      label = np.asarray(label)
     draw = self._conditional(measure, **options)
 
     def draw_block(key, block, observed, mask):

@@ -1,6 +1,6 @@
 """Conditioning vectors: noise level, class label and free vectors, one MLP.
 
-    e_0 = W_n sinusoid(logsnr) + E[label] + W_c cond
+    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + W_c cond
     e_{k+1} = W_k SiLU(e_k)
 
 VDM, section 3: conditioning is "an embedding vector added into each residual
@@ -40,15 +40,18 @@ class ConditionEmbedding(nn.Module):
     features: width of the embedding and of the MLP.
     num_layers: dense layers from the sinusoid to the result, at least 1.
     sinusoid_dim: number of sines and cosines of the noise level.
-    num_classes: classes of `label`; 0 for none.  Label `num_classes` is the
-      null class, "no condition".
+    classes: sizes of the attributes that make up a class, e.g. (4, 6) for 4
+      shapes in 6 colours, where label 6 s + c is shape s in colour c; (101,)
+      for plain classes; () for none.  Each attribute has its own table, so
+      that what is learned of a colour serves all shapes.  A label equal to
+      the number of classes is the null class, "no condition".
     dtype: compute type; parameters are float32.
   """
 
   features: int
   num_layers: int
   sinusoid_dim: int
-  num_classes: int = 0
+  classes: tuple[int, ...] = ()
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -61,13 +64,17 @@ class ConditionEmbedding(nn.Module):
       return nn.Dense(self.features, dtype=self.dtype, name=name)
 
     e = dense('noise_level')(sinusoid(logsnr, self.sinusoid_dim))[:, None]
-    if self.num_classes:
+    if self.classes:
+      num_classes = math.prod(self.classes)
       if label is None:
-        label = jnp.full(logsnr.shape, self.num_classes)
-      table = nn.Embed(
-        self.num_classes + 1, self.features, dtype=self.dtype, name='label'
-      )
-      e = e + table(label)[:, None]
+        label = jnp.full(logsnr.shape, num_classes)
+      values = jnp.unravel_index(label, self.classes)
+      for i, size in enumerate(self.classes):
+        value = jnp.where(label < num_classes, values[i], size)
+        table = nn.Embed(
+          size + 1, self.features, dtype=self.dtype, name=f'label_{i}'
+        )
+        e = e + table(value)[:, None]
     if cond is not None:
       cond = cond if cond.ndim == 3 else cond[:, None]
       e = e + dense('cond')(cond)

@@ -17,6 +17,7 @@ convolution, and a nearest-neighbour doubling followed by a convolution (VDM);
 VideoFusion).
 """
 
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -47,7 +48,8 @@ class UNet(nn.Module):
       without attention over space, which costs much more there.
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
-    num_classes: classes of `label`; 0 for an unconditional network.
+    classes: sizes of the attributes that make up `label`, see
+      `ConditionEmbedding`; () for an unconditional network.
     resample: 'conv' or 'block', see above.
     dropout: rate inside the residual blocks.
     patch: side of the square patches whose pixels become channels before the
@@ -69,13 +71,18 @@ class UNet(nn.Module):
   temporal_resolutions: tuple[int, ...] = ()
   embedding_dim: int = 1024
   embedding_layers: int = 4
-  num_classes: int = 0
+  classes: tuple[int, ...] = ()
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
   patch: int = 1
   out_channels: int = 3
   remat: bool = False
   dtype: DTypeLike = jnp.float32
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes of `label`; 0 for an unconditional network."""
+    return math.prod(self.classes) if self.classes else 0
 
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
@@ -105,7 +112,8 @@ class UNet(nn.Module):
     Args:
       z: [B, F, H, W, C].
       logsnr: noise level of each video, [B].
-      label: class of each video, [B]; None or `num_classes` is no class.
+      label: class of each video, [B]; None or the number of classes is no
+        class.
       cond: conditioning vectors, [B, D] or one for each frame, [B, F, D].
       tokens: token sequences to attend to, [B, L, D].
       token_mask: [B, L], False where a token is padding.
@@ -160,7 +168,7 @@ class UNet(nn.Module):
       self.embedding_dim,
       self.embedding_layers,
       sinusoid_dim=self.width,
-      num_classes=self.num_classes,
+      classes=self.classes,
       dtype=self.dtype,
       name='embedding',
     )(logsnr, label, cond)

@@ -17,6 +17,11 @@ Batch = dict[str, Array]
 class System(Protocol):
   """A trainable video model."""
 
+  @property
+  def num_classes(self) -> int:
+    """Classes that it is conditioned on; 0 if unconditional."""
+    ...
+
   def check(self, video_shape: tuple[int, ...]) -> None:
     """Raises ValueError if videos [F, H, W, C] cannot be modelled."""
     ...

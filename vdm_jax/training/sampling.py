@@ -5,6 +5,7 @@ while it runs on the device.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -104,8 +105,16 @@ class VideoSampler:
     self._bar.update()
 
   def labels(self, num: int) -> np.ndarray | None:
-    """Returns the classes in turn, [num], or None if unconditional."""
-    return np.arange(num) % self._num_classes if self._num_classes else None
+    """Returns classes, [num], or None if unconditional.
+
+    Each comes once before one comes twice, and neighbours are far apart.
+    """
+    if not self._num_classes:
+      return None
+    stride = round(0.618 * self._num_classes) or 1  # the golden ratio
+    while math.gcd(stride, self._num_classes) > 1:
+      stride += 1
+    return stride * np.arange(num) % self._num_classes
 
   def __call__(
     self,
