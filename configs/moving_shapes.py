@@ -26,26 +26,29 @@ def get_config(variant: str = '') -> ConfigDict:
         'num_frames': 8,
         'height': 16,
         'width': 16,
-        'frameskip': 0.25,
+        'frameskip': 0.5,
+        'shapes': ('circle', 'square'),
         'backgrounds': ('plain', 'shaded'),
+        'radius': (0.24, 0.28),
       },
       'system': {
         'name': 'vdm',
         'parameterization': {'name': 'v'},
         'loss_weight': 'bounded_v',
-        'schedule': {'name': 'cosine', 'logsnr_min': -20.0, 'logsnr_max': 20.0},
+        'schedule': {'name': 'cosine', 'shift': -0.75},
         'noise': {'name': 'independent'},
       },
       'network': {
         'name': 'unet',
-        'width': 32,
-        'multipliers': (1, 2),
+        'patch': 2,
+        'width': 64,
+        'multipliers': (1, 1),
         'num_blocks': 1,
-        'attention_resolutions': (8,),
-        'temporal_resolutions': (16,),
+        'attention_resolutions': (8, 4),
         'head_dim': 32,
         'embedding_dim': 128,
         'embedding_layers': 2,
+        'classes': (4, 6, 4),  # shape, colour, action
       },
       'optimizer': {
         'name': 'muon',
@@ -54,7 +57,7 @@ def get_config(variant: str = '') -> ConfigDict:
       },
       'train': {
         'num_steps': 2000,
-        'batch_size': 2,
+        'batch_size': 4,
         'ema_decay': 0.995,
         'log_every': 100,
         'save_every': 500,
@@ -63,19 +66,18 @@ def get_config(variant: str = '') -> ConfigDict:
       'mesh': {'data': -1, 'fsdp': 1, 'model': 1},
       'sample': {
         'sampler': {'name': 'ancestral', 'variance_mix': 0.1},
-        'num_steps': 128,
+        'num_steps': 64,
         'num': 8,
-        'num_evaluated': 16,
-        'batch_size': 16,
+        'num_evaluated': 32,
+        'batch_size': 32,
       },
     }
   )
   # The learning rate falls to zero over the run, however long it is.
   config.optimizer.decay_steps = config.train.get_oneway_ref('num_steps')
   if variant == 'smoke':
-    config.data.update(height=16, width=16, num_frames=4)
-    config.network.update(width=8, multipliers=(1, 2), head_dim=8)
-    config.network.update(embedding_dim=16, attention_resolutions=(8,))
+    config.data.update(num_frames=4)
+    config.network.update(width=8, head_dim=8, embedding_dim=16)
     config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
     config.train.look_every = 0
     config.optimizer.update(warmup_steps=1, decay_steps=0)

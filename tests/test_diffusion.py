@@ -46,6 +46,18 @@ def test_cosine_schedule_is_symmetric_at_full_float32_precision():
   np.testing.assert_allclose(schedule(t), -schedule(1 - t), rtol=2e-4)
 
 
+def test_a_shift_makes_up_for_pixels_that_repeat():
+  """The mean of n equal pixels is as noisy as one of the plain schedule."""
+  t, n = jnp.array(0.6), 16
+  shape = 4000, n, 1, 1, 1
+  logsnr = jnp.full(4000, Cosine(shift=-math.log(n))(t))
+  eps = jax.random.normal(jax.random.key(0), shape)
+  z = gaussian.corrupt(jnp.ones(shape), eps, logsnr).mean(1)
+  expected = jnp.exp(Cosine()(t))
+  # The relative deviation of 4000 squares is sqrt(2 / 4000) = 0.022.
+  np.testing.assert_allclose(z.mean() ** 2 / z.var(), expected, rtol=0.12)
+
+
 def test_cosine_schedule_refuses_a_reversed_range():
   with pytest.raises(ValueError, match='logsnr_min must be the smaller'):
     Cosine(3.0, 3.0)

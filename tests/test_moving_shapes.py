@@ -11,6 +11,8 @@ from vdm_jax.data.moving_shapes import (
   CLASSES,
   Factors,
   MovingShapes,
+  class_name,
+  class_of,
   render,
 )
 from vdm_jax.data.moving_shapes_fit import path_errors
@@ -284,6 +286,8 @@ def test_labels_and_captions_name_the_factors():
       *('over', 'a', factors.background, 'background'),
     ]
     assert LOOKS['radius'][0] <= factors.radius <= LOOKS['radius'][1]
+    assert class_of(*names) == factors.label
+    assert class_name(factors.label) in factors.caption
   assert len(set(seen.values())) == len(seen) > 90
   assert source.clip(7)['label'] == source.factors(7).label
 

@@ -10,6 +10,7 @@ from vdm_jax.job import build
 from vdm_jax.networks.unet import UNet
 from vdm_jax.samplers import guidance
 from vdm_jax.systems.vdm import VDM
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 NETWORK = UNet(
   width=8,
@@ -107,3 +108,24 @@ def test_guidance_without_classes_is_refused_before_training():
     build(config)
   config['network']['classes'] = (4, 6, 4)
   assert build(config).sample.guidance_scale == 2.0
+
+
+@pytest.mark.parametrize('num_classes', [1, 2, 5, 96, 101])
+def test_samples_take_all_classes_in_turn(num_classes):
+  draw = VideoSampler(SYSTEM, SHAPE, SampleSettings(), num_classes=num_classes)
+  labels = draw.labels(2 * num_classes)
+  for half in np.split(labels, 2):
+    assert sorted(half) == list(range(num_classes))
+
+
+def test_the_first_samples_differ_in_every_attribute():
+  draw = VideoSampler(SYSTEM, SHAPE, SampleSettings(), num_classes=96)
+  attributes = np.unravel_index(draw.labels(8), (4, 6, 4))
+  assert min(len(set(values)) for values in attributes) >= 3
+
+
+def test_a_model_without_classes_takes_no_label():
+  draw = VideoSampler(SYSTEM, SHAPE, SampleSettings())
+  assert draw.labels(3) is None
+  with pytest.raises(ValueError, match='the model has no classes'):
+    draw({}, jax.random.key(0), 1, np.array([0]))

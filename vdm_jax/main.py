@@ -21,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vdm_jax import evaluation, job, model, video
+from vdm_jax.data.moving_shapes import class_name
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.loop import train
 from vdm_jax.training.report import NonFiniteError
@@ -107,6 +108,9 @@ def finish(workdir, parts, draw, params, step, seed) -> None:
     if jax.process_index() == 0:
       path = workdir / 'evaluation.json'
       evaluation.write(path, {'step': step, 'videos': num, **results})
+      if label is not None:
+        names = (class_name(index) for index in label[: len(shown)])
+        print(f'Samples, from the top: {", ".join(names)}.')
       print(f'Exact evaluation of {num} videos at step {step} ({path}):')
       print(evaluation.table(results))
 

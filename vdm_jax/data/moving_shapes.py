@@ -53,6 +53,13 @@ def class_of(shape: str, colour: str, action: str) -> int:
   return int(np.ravel_multi_index(indices, [len(c) for c in CLASSES]))
 
 
+def class_name(label: int) -> str:
+  """What a class shows, e.g. 'red circle slides'; the inverse of `class_of`."""
+  indices = np.unravel_index(label, [len(names) for names in CLASSES])
+  shape, colour, action = (n[i] for n, i in zip(CLASSES, indices, strict=True))
+  return f'{colour} {shape} {action}s'
+
+
 @dataclasses.dataclass(frozen=True)
 class Factors:
   """All there is to know about a clip, whatever its length and frame size."""

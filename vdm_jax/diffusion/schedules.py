@@ -38,10 +38,15 @@ class Cosine:
   Attributes:
     logsnr_min: logsnr at t = 1.
     logsnr_max: logsnr at t = 0; must be the larger one.
+    shift: added to logsnr, the range above included.  Frames and neighbouring
+      pixels that repeat each other average noise away; a negative shift gives
+      the noise back and spends more of the time where the whole is decided
+      (Hoogeboom et al. 2023, section 3.1).
   """
 
   logsnr_min: float = -20.0
   logsnr_max: float = 20.0
+  shift: float = 0.0
 
   def __post_init__(self):
     if not self.logsnr_min < self.logsnr_max:
@@ -59,4 +64,4 @@ class Cosine:
     # tan apart; the complementary angle is small and keeps full precision.
     near_data = -2 * jnp.log(jnp.tan(from_data + span * t))
     near_noise = 2 * jnp.log(jnp.tan(from_noise + span * (1 - t)))
-    return jnp.where(t < 0.5, near_data, near_noise)
+    return jnp.where(t < 0.5, near_data, near_noise) + self.shift
