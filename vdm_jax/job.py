@@ -17,6 +17,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from vdm_jax.config import ConfigError, construct, differences, nearest
+from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import (
@@ -105,6 +106,8 @@ class Job:
         f'config.network.classes make {self.num_classes} classes, but the data '
         f'has {classes}: use these, or () for an unconditional model.'
       )
+    if self.train.num_images:
+      return Joint(source, self.train.num_images)
     return source
 
 

@@ -143,10 +143,20 @@ class VideoFolder:
       IndexError: `index` is outside of [0, len(self)).
       UnreadableClip: the file is damaged.
     """
+    return self._example(index, rng, self.num_frames)
+
+  def image(self, index: int, rng: np.random.Generator) -> dict:
+    """A random frame of file `index`, as a clip of one frame; see `clip`."""
+    return self._example(index, rng, 1)
+
+  def _example(
+    self, index: int, rng: np.random.Generator, num_frames: int
+  ) -> dict:
     if not 0 <= index < len(self):
       raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     file = self.path / self._files[index].name
-    video = self.framing.cut(self._frames(index, file, rng), rng)
+    frames = self._frames(index, file, rng, num_frames)
+    video = self.framing.cut(frames, rng)
     if self.flip and rng.integers(2):
       video = video[:, :, ::-1]
     example: dict = {'video': np.ascontiguousarray(video)}
@@ -157,21 +167,22 @@ class VideoFolder:
     return example
 
   def _frames(
-    self, index: int, file: Path, rng: np.random.Generator
+    self, index: int, file: Path, rng: np.random.Generator, num_frames: int
   ) -> np.ndarray:
     """The frames of a clip before the spatial cut, [F, h, w, 3]."""
     with self._locks[index % len(self._locks)]:
       timeline = self._timeline(index, file)
       whole = self._whole(index, file, timeline)
-    total, last = timeline.num_frames, timeline.num_frames - self._span
+    total = timeline.num_frames
+    last = total - ((num_frames - 1) * self.frameskip + 1)
     if reason := self._too_short(total):
       raise UnreadableClip(file, reason)
     start = int(rng.integers(max(last, 0) + 1))
     if whole is None and last >= 0:
-      return self._read(file, timeline, start, self.num_frames, self.frameskip)
+      return self._read(file, timeline, start, num_frames, self.frameskip)
     if whole is None:
       whole = self._read(file, timeline)
-    return whole[(start + self.frameskip * np.arange(self.num_frames)) % total]
+    return whole[(start + self.frameskip * np.arange(num_frames)) % total]
 
   def _timeline(self, index: int, file: Path) -> decode.Timeline:
     if index not in self._timelines:

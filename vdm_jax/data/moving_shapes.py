@@ -11,6 +11,7 @@ shapes, colours and backgrounds.
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import numpy as np
 
@@ -246,9 +247,17 @@ class MovingShapes:
     recorded videos choose their crops with it.
     """
     del rng
+    return self._rendered(index, *self.size)
+
+  def image(self, index: int, rng: np.random.Generator | None = None) -> dict:
+    """The first frame of clip `index`, as a clip of one frame."""
+    del rng
+    return self._rendered(index, 1, *self.size[1:])
+
+  def _rendered(self, index: int, *size: Any) -> dict:
     factors = self.factors(index)
-    video = render(factors, *self.size)
-    return {'video': video, 'label': np.int32(factors.label)}
+    label = np.int32(factors.label)
+    return {'video': render(factors, *size), 'label': label}
 
 
 def _check(frameskip: float, **numbers: int) -> None:

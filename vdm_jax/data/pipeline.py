@@ -34,7 +34,10 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """'video' uint8 or float32 [F, H, W, C]; 'label' and 'caption' may be."""
+    """'video' uint8 or float32 [F, H, W, C]; 'label' and 'caption' may be.
+
+    So may 'images' [K, H, W, C], and 'image_label' [K] (`data.joint`).
+    """
     ...
 
 
@@ -42,7 +45,8 @@ class Pipeline:
   """Endless host batches of a source; iterate over it.
 
   A batch is a dict of 'video' float32 [b, F, H, W, C] in [-1, 1] and, if the
-  source gives them, 'label' int32 [b] and 'caption', a list of b strings, with
+  source gives them, 'label' int32 [b], 'caption', a list of b strings, 'images'
+  float32 [b, K, H, W, C] and 'image_label' int32 [b, K], with
   b = batch_size / num_hosts. Each record comes once in each epoch; batches run
   across the ends of epochs. Rows of all hosts, one after another, are the batch
   of a single host. Iterating again begins at `start` again.
@@ -126,19 +130,27 @@ class Pipeline:
     examples, skipped = zip(*rows, strict=True)
     for reasons in skipped:
       self.skipped.update(reasons)
-    first = examples[0]
-    video = np.empty((len(rows), *first['video'].shape), np.float32)
-    for row, example in enumerate(examples):
-      if example['video'].dtype == np.uint8:
-        to_float(example['video'], out=video[row])
+    batch: dict[str, Any] = {}
+    for key in examples[0]:
+      values = [example[key] for example in examples]
+      if key in ('video', 'images'):
+        batch[key] = _stack(values)
+      elif key == 'caption':
+        batch[key] = values
       else:
-        video[row] = example['video']
-    batch: dict[str, Any] = {'video': video}
-    if 'label' in first:
-      batch['label'] = np.array([e['label'] for e in examples], np.int32)
-    if 'caption' in first:
-      batch['caption'] = [e['caption'] for e in examples]
+        batch[key] = np.array(values, np.int32)
     return batch
+
+
+def _stack(videos: Sequence[np.ndarray]) -> np.ndarray:
+  """One float32 array of videos, uint8 ones scaled to [-1, 1]."""
+  stacked = np.empty((len(videos), *videos[0].shape), np.float32)
+  for row, one in zip(stacked, videos, strict=True):
+    if one.dtype == np.uint8:
+      to_float(one, out=row)
+    else:
+      row[:] = one
+  return stacked
 
 
 def _closing(iterator) -> Generator[dict[str, Any], None, None]:

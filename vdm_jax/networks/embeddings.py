@@ -58,7 +58,7 @@ class ConditionEmbedding(nn.Module):
   def __call__(
     self, logsnr: Array, label: Array | None = None, cond: Array | None = None
   ) -> Array:
-    """Embeds noise levels [B], labels [B], vectors [B, D] or [B, F, D]."""
+    """Embeds noise levels [B], labels [B] or [B, F], vectors likewise."""
 
     def dense(name):
       return nn.Dense(self.features, dtype=self.dtype, name=name)
@@ -74,7 +74,7 @@ class ConditionEmbedding(nn.Module):
         table = nn.Embed(
           size + 1, self.features, dtype=self.dtype, name=f'label_{i}'
         )
-        e = e + table(value)[:, None]
+        e = e + (table(value) if label.ndim == 2 else table(value)[:, None])
     if cond is not None:
       cond = cond if cond.ndim == 3 else cond[:, None]
       e = e + dense('cond')(cond)

@@ -112,8 +112,8 @@ class UNet(nn.Module):
     Args:
       z: [B, F, H, W, C].
       logsnr: noise level of each video, [B].
-      label: class of each video, [B]; None or the number of classes is no
-        class.
+      label: class of each video, [B], or frame, [B, F]; None or the number of
+        classes is no class.
       cond: conditioning vectors, [B, D] or one for each frame, [B, F, D].
       tokens: token sequences to attend to, [B, L, D].
       token_mask: [B, L], False where a token is padding.

@@ -10,7 +10,10 @@ Params = Any
 """A pytree of float32 arrays."""
 
 Batch = dict[str, Array]
-"""'video' [B, F, H, W, C] in [-1, 1], and optionally 'label' [B]."""
+"""'video' [B, F, H, W, C] in [-1, 1], and optionally 'label' [B].
+
+With independent images also 'images' [B, K, H, W, C] and 'image_label' [B, K].
+"""
 
 
 @runtime_checkable

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from vdm_jax import samplers
-from vdm_jax.diffusion import gaussian, losses, times
+from vdm_jax.diffusion import gaussian, losses
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
+from vdm_jax.systems.draw import draw, together
 from vdm_jax.systems.protocol import Batch, Params
 
 
@@ -32,7 +32,8 @@ class VDM:
   """A diffusion model of videos with one network.
 
   Attributes:
-    network: (z, logsnr [B], label=..., train=...) -> output, e.g. `UNet`.
+    network: (z, logsnr [B], label=..., num_images=..., train=...) -> output,
+      e.g. `UNet`.
     schedule: t -> logsnr.
     noise: noise prior over frames.
     parameterization: what the network predicts.
@@ -72,27 +73,25 @@ class VDM:
 
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Adds logsnr [B] and eps [B, F, H, W, C]; hides some labels."""
-    time_key, noise_key, label_key = jax.random.split(key, 3)
-    x = batch['video']
-    t = times.low_discrepancy(time_key, x.shape[0])
-    drawn = {
-      'video': x,
-      'logsnr': self.schedule(t),
-      'eps': self.noise.sample(noise_key, x.shape),
-    }
-    if self.num_classes:
-      hide = jax.random.bernoulli(label_key, self.label_dropout, x.shape[:1])
-      drawn['label'] = jnp.where(hide, self.num_classes, batch['label'])
-    return drawn
+    return draw(
+      key,
+      batch,
+      schedule=self.schedule,
+      noise=self.noise,
+      num_classes=self.num_classes,
+      label_dropout=self.label_dropout,
+    )
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
-    """Returns eq. (2) for a drawn batch, a scalar."""
-    x, eps, logsnr = drawn['video'], drawn['eps'], drawn['logsnr']
+    """Returns eq. (2), the mean over all frames, images too: a scalar."""
+    x, eps, label, num_images = together(drawn)
+    logsnr = drawn['logsnr']
     output: Any = self.network.apply(
       {'params': params},
       gaussian.corrupt(x, eps, logsnr),
       logsnr,
-      label=drawn.get('label'),
+      label=label,
+      num_images=num_images,
       train=True,
       rngs={'dropout': key},
     )

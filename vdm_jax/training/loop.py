@@ -48,6 +48,8 @@ class TrainSettings:
   Attributes:
     num_steps: steps of the whole run.
     batch_size: videos in a batch, over all devices and hosts.
+    num_images: independent images beside each video, 0 for none (VDM, section
+      4.3.1): more examples in a batch at less cost than videos.
     accumulate: micro-batches that a batch is cut into, to save memory.
     ema_decay: of the moving average of the parameters.
     log_every: steps between lines of metrics.
@@ -60,6 +62,7 @@ class TrainSettings:
 
   num_steps: int
   batch_size: int
+  num_images: int = 0
   accumulate: int = 1
   ema_decay: float = 0.9999
   log_every: int = 100
@@ -79,6 +82,11 @@ class TrainSettings:
       'keep',
       'max_skipped',
     )
+    if self.num_images < 0:
+      raise ValueError(
+        f'config.train.num_images={self.num_images} is not allowed: give 0 or '
+        'more.'
+      )
     for name in positive:
       if getattr(self, name) < 1:
         raise ValueError(

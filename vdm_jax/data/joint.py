@@ -1,0 +1,59 @@
+"""Joint training on videos and images, VDM section 4.3.1: the data.
+
+Independent images ride along with every clip: single frames "from random
+videos within the same dataset".  The network keeps them apart from the clip
+and from each other (`networks.attention`, `num_images`).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from vdm_jax.data.decode import UnreadableClip
+
+
+class Joint:
+  """A source whose clips carry independent images.
+
+  Attributes:
+    source: gives the clips and, by `image(index, rng)`, clips of one frame.
+    num_images: images beside each clip, K.
+    num_classes: classes of the source; 0 if it has none.
+    skipped: what the source left out.
+  """
+
+  def __init__(self, source: Any, num_images: int):
+    self.source = source
+    self.num_images = num_images
+    self.num_classes = getattr(source, 'num_classes', 0)
+    self.skipped = getattr(source, 'skipped', ())
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def fingerprint(self) -> str:
+    """The source's, and the number of images."""
+    return f'{self.source.fingerprint()}+{self.num_images}'
+
+  def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Clip `index` of the source, and 'images' [K, H, W, C] drawn from `rng`.
+
+    With labels also 'image_label', int32 [K].
+    """
+    example = dict(self.source.clip(index, rng))
+    images = [self._image(rng) for _ in range(self.num_images)]
+    example['images'] = np.concatenate([image['video'] for image in images])
+    if 'label' in example:
+      labels = [image['label'] for image in images]
+      example['image_label'] = np.array(labels, np.int32)
+    return example
+
+  def _image(self, rng: np.random.Generator) -> dict[str, Any]:
+    """An image of a random record, or of the next one that can be read."""
+    first = int(rng.integers(len(self)))
+    for index in range(first, first + len(self)):
+      try:
+        return self.source.image(index % len(self), rng)
+      except UnreadableClip as error:
+        last = error
+    raise last
