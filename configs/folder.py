@@ -11,10 +11,11 @@ Result:    depends on your videos
 
 from ml_collections import ConfigDict
 
+from vdm_jax.config import choose, shrink
+
 
 def get_config(variant: str = '') -> ConfigDict:
-  if variant not in ('', 'smoke'):
-    raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
+  chosen = choose(variant, 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -80,13 +81,6 @@ def get_config(variant: str = '') -> ConfigDict:
       },
     }
   )
-  if variant == 'smoke':
-    config.data.update(height=16, width=16, num_frames=4)
-    config.network.update(width=8, multipliers=(1, 2), head_dim=8)
-    config.network.update(num_blocks=1, attention_resolutions=(8,))
-    config.network.update(embedding_dim=16, dtype='float32')
-    config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
-    config.train.look_every = 0
-    config.optimizer.warmup_steps = 1
-    config.sample.update(num_steps=2, num=2, batch_size=2)
+  if 'smoke' in chosen:
+    shrink(config)
   return config

@@ -14,10 +14,11 @@ Result:    loss 0.032; exact evaluation of 64 samples (held-out clips: 100 %):
 
 from ml_collections import ConfigDict
 
+from vdm_jax.config import choose, shrink
+
 
 def get_config(variant: str = '') -> ConfigDict:
-  if variant not in ('', 'smoke'):
-    raise ValueError(f'variant {variant!r} is unknown: use "" or "smoke".')
+  chosen = choose(variant, 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -48,7 +49,7 @@ def get_config(variant: str = '') -> ConfigDict:
         'head_dim': 32,
         'embedding_dim': 128,
         'embedding_layers': 2,
-        'classes': (4, 6, 4),  # shape, colour, action
+        'classes': (2, 6, 4),  # shape, colour, action
       },
       'optimizer': {
         'name': 'muon',
@@ -75,11 +76,6 @@ def get_config(variant: str = '') -> ConfigDict:
   )
   # The learning rate falls to zero over the run, however long it is.
   config.optimizer.decay_steps = config.train.get_oneway_ref('num_steps')
-  if variant == 'smoke':
-    config.data.update(num_frames=4)
-    config.network.update(width=8, head_dim=8, embedding_dim=16)
-    config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
-    config.train.look_every = 0
-    config.optimizer.update(warmup_steps=1, decay_steps=0)
-    config.sample.update(num_steps=2, num=2, num_evaluated=2, batch_size=2)
+  if 'smoke' in chosen:
+    shrink(config)
   return config

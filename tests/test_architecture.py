@@ -22,7 +22,8 @@ RANK = {
   'job': 5,
   'model': 6,
   'evaluation': 5,
-  'main': 7,
+  'tasks': 7,
+  'main': 8,
 }
 
 

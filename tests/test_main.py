@@ -85,8 +85,8 @@ def test_the_library_loads_and_samples_it(finished):
   again = model.sample(jax.random.key(0), num=3, num_steps=1)
   np.testing.assert_array_equal(videos, again)
   assert np.ptp(videos, axis=0).max() > 0.01  # three different videos
-  with pytest.raises(ValueError, match=r'label is \[96\]; give 1 classes in'):
-    model.sample(jax.random.key(0), num=1, num_steps=1, label=np.array([96]))
+  with pytest.raises(ValueError, match=r'label is \[48\]; give 1 classes in'):
+    model.sample(jax.random.key(0), num=1, num_steps=1, label=np.array([48]))
   with pytest.raises(ValueError, match='0 videos cannot be drawn'):
     model.sample(jax.random.key(0), num=0, batch_size=1)
   with pytest.raises(TypeError, match='stpes'):

@@ -11,8 +11,6 @@ from vdm_jax.data.moving_shapes import (
   CLASSES,
   Factors,
   MovingShapes,
-  class_name,
-  class_of,
   render,
 )
 from vdm_jax.data.moving_shapes_fit import path_errors
@@ -279,17 +277,17 @@ def test_labels_and_captions_name_the_factors():
     factors = source.factors(index)
     names = factors.shape, factors.colour, factors.action
     assert source.factors(index) == factors
-    assert seen.setdefault(factors.label, names) == names
-    assert 0 <= factors.label < 96
+    label = source.clip(index)['label']
+    assert seen.setdefault(label, names) == names
+    assert 0 <= label < 96
     assert factors.caption.split() == [
       *('a', factors.colour, factors.shape, f'{factors.action}s'),
       *('over', 'a', factors.background, 'background'),
     ]
     assert LOOKS['radius'][0] <= factors.radius <= LOOKS['radius'][1]
-    assert class_of(*names) == factors.label
-    assert class_name(factors.label) in factors.caption
+    assert source.label(*names) == label
+    assert source.class_names(label) == names
   assert len(set(seen.values())) == len(seen) > 90
-  assert source.clip(7)['label'] == source.factors(7).label
 
 
 def test_factors_are_balanced_and_independent():
@@ -316,11 +314,16 @@ def test_what_occurs_can_be_chosen():
   drawn = [source.factors(i) for i in range(64)]
   for name, names in chosen.items():
     assert {getattr(f, name[:-1]) for f in drawn} == set(names)
-  # The classes are those of the whole data set: models can be compared.
-  one = next(i for i, f in enumerate(drawn) if f.shape == 'cross')
-  indices = np.unravel_index(source.clip(one)['label'], (4, 6, 4))
-  assert CLASSES[0][indices[0]] == 'cross'
-  assert CLASSES[1][indices[1]] == 'cyan'
+  labels = [source.clip(i)['label'] for i in range(64)]
+  assert set(labels) == set(range(source.num_classes))
+  # The score knows what these labels stand for.
+  clips = np.stack([source.clip(i)['video'] for i in range(64)])
+  result = score(clips / np.float32(127.5) - 1)
+  assert result.summary(np.array(labels), source.classes)['correct'] == 1
+  others = np.roll(labels, 1)
+  wrong = np.mean(others != labels)
+  correct = result.summary(others, source.classes)['correct']
+  np.testing.assert_allclose(correct, 1 - wrong)
 
 
 def test_fingerprint_changes_with_everything_that_changes_clips():
@@ -341,6 +344,7 @@ def test_fingerprint_changes_with_everything_that_changes_clips():
     *[('num_clips', 0), ('num_frames', 0), ('height', 7), ('width', 7)],
     *[('frameskip', 0), ('seed', -1), ('split', 'test')],
     *[('shapes', ()), ('colours', ('red', 'grey')), ('actions', ('fly',))],
+    ('shapes', ('cross', 'cross')),
     *[('radius', (0, 0.2)), ('radius', (0.2, 0.1)), ('radius', (0.2, 0.4))],
   ],
 )

@@ -137,3 +137,33 @@ def differences(
     for name in sorted(a.keys() | b.keys())
     if a.get(name) != b.get(name)
   }
+
+
+def choose(variant: str, *allowed: str) -> set[str]:
+  """Returns the parts of a config's variant, 'a,b'.
+
+  Raises:
+    ValueError: for a part that is not allowed.
+  """
+  parts = {part for part in variant.split(',') if part}
+  for part in sorted(parts - set(allowed)):
+    raise ValueError(
+      f'variant {part!r} is unknown.{nearest(part, allowed)} '
+      f'Allowed, joined by commas: {", ".join(allowed)}.'
+    )
+  return parts
+
+
+def shrink(config: Any) -> None:
+  """Makes a job of any size one of two steps, for tests: the smoke variant.
+
+  What a config chooses stays; how large it is does not.
+  """
+  config.data.update(height=16, width=16, num_frames=4)
+  config.network.update(width=8, multipliers=(1, 2), num_blocks=1, head_dim=8)
+  config.network.update(attention_resolutions=(8,), embedding_dim=16)
+  config.network.dtype = 'float32'
+  config.optimizer.update(warmup_steps=1, decay_steps=0)
+  config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
+  config.train.look_every = 0
+  config.sample.update(num_steps=2, num=2, num_evaluated=2, batch_size=2)

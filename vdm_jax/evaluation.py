@@ -37,9 +37,18 @@ def evaluate(
   rules = {k: values[k] for k in ('frameskip', 'radius') if k in values}
   real_label = None if label is None else np.stack([c['label'] for c in clips])
   return {
-    'held-out': score(real, **rules).summary(real_label),
-    'samples': score(videos, **rules).summary(label),
+    'held-out': score(real, **rules).summary(real_label, held_out.classes),
+    'samples': score(videos, **rules).summary(label, held_out.classes),
   }
+
+
+def describe(data: dict[str, Any], label: np.ndarray) -> str:
+  """Returns what classes [N] show, e.g. 'red circle slides, ...'."""
+  source = MovingShapes(**{k: v for k, v in data.items() if k != 'name'})
+  names = (source.class_names(int(index)) for index in label)
+  return ', '.join(
+    f'{colour} {shape} {action}s' for shape, colour, action in names
+  )
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

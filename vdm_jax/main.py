@@ -2,6 +2,7 @@
 
   python -m vdm_jax.main --config=configs/moving_shapes.py --workdir=DIR
   python -m vdm_jax.main --mode=sample --workdir=DIR --num=16
+  python -m vdm_jax.main --mode=extend --workdir=DIR --video=FILE
   python -m vdm_jax.main --mode=evaluate --workdir=DIR
 
 Any field of a config can be set: --config.train.batch_size=32.  Training goes
@@ -14,14 +15,14 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from vdm_jax import evaluation, job, model, video
-from vdm_jax.data.moving_shapes import class_name
+from vdm_jax import evaluation, job, model, tasks, video
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.loop import train
 from vdm_jax.training.report import NonFiniteError
@@ -30,12 +31,31 @@ from vdm_jax.training.sampling import VideoSampler
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'sample', 'evaluate'], 'What to do.'
+  'mode', 'train', ['train', 'sample', 'evaluate', *tasks.TASKS], 'What to do.'
 )
 _NUM = flags.DEFINE_integer(
   'num', None, 'Videos to draw; by default as many as the config says.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of --mode=sample and evaluate.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Seed of all modes but train.')
+_LABEL = flags.DEFINE_list(
+  'label', None, 'Classes of the videos: numbers, repeated as needed.'
+)
+_NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
+_SAMPLER = flags.DEFINE_string(
+  'sampler', None, 'E.g. ddim, or ancestral,variance_mix=0.3.'
+)
+_GUIDANCE = flags.DEFINE_float(
+  'guidance', None, 'Classifier-free guidance; 1 is none.'
+)
+_VIDEO = flags.DEFINE_string(
+  'video', None, 'File to extend, interpolate or upsample.'
+)
+_NUM_FRAMES = flags.DEFINE_integer(
+  'num_frames', None, "Frames of an extended video; twice the model's if unset."
+)
+_FACTOR = flags.DEFINE_integer(
+  'factor', 2, 'How many times more frames, or more rows and columns.'
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
@@ -109,8 +129,8 @@ def finish(workdir, parts, draw, params, step, seed) -> None:
       path = workdir / 'evaluation.json'
       evaluation.write(path, {'step': step, 'videos': num, **results})
       if label is not None:
-        names = (class_name(index) for index in label[: len(shown)])
-        print(f'Samples, from the top: {", ".join(names)}.')
+        asked = evaluation.describe(parts.config['data'], label[: len(shown)])
+        print(f'Samples, from the top: {asked}.')
       print(f'Exact evaluation of {num} videos at step {step} ({path}):')
       print(evaluation.table(results))
 
@@ -120,14 +140,50 @@ def run_sampling(workdir: pathlib.Path) -> None:
   with _clear_errors():
     trained = model.load(workdir)
     num = _NUM.value or trained.settings.num
-  videos = trained.sample(
-    jax.random.key(_SEED.value),
-    num,
-    batch_size=min(num, trained.settings.batch_size),
-    show_progress=True,
-  )
+    options = _sample_options()
+    if 'label' in options:
+      options['label'] = np.resize(options['label'], num)
+    videos = trained.sample(
+      jax.random.key(_SEED.value),
+      num,
+      batch_size=min(num, trained.settings.batch_size),
+      show_progress=True,
+      **options,
+    )
   name = f'sample_{trained.step:07d}_seed_{_SEED.value}'
   save_samples(workdir, name, videos, trained.settings.fps)
+
+
+def run_task(workdir: pathlib.Path) -> None:
+  """Extends, interpolates or upsamples a video file."""
+  with _clear_errors():
+    if _VIDEO.value is None:
+      raise ValueError(f'--mode={_MODE.value} needs --video=FILE.')
+    trained = model.load(workdir)
+    path = pathlib.Path(_VIDEO.value)
+    videos = tasks.run(
+      _MODE.value,
+      trained,
+      jax.random.key(_SEED.value),
+      path,
+      num=_NUM.value or 1,
+      num_frames=_NUM_FRAMES.value,
+      factor=_FACTOR.value,
+      **_sample_options(),
+    )
+  name = f'{_MODE.value}_{path.stem}_{trained.step:07d}_seed_{_SEED.value}'
+  save_samples(workdir, name, videos, trained.settings.fps)
+
+
+def _sample_options() -> dict[str, Any]:
+  """What the flags say of how to sample, and nothing else."""
+  options = {
+    'num_steps': _NUM_STEPS.value,
+    'guidance_scale': _GUIDANCE.value,
+    'sampler': _SAMPLER.value and tasks.parse_sampler(_SAMPLER.value),
+    'label': _LABEL.value and np.array([int(n) for n in _LABEL.value]),
+  }
+  return {name: value for name, value in options.items() if value is not None}
 
 
 def run_evaluation(workdir: pathlib.Path) -> None:
@@ -210,7 +266,7 @@ def main(argv: list[str]) -> None:
     'train': run_training,
     'sample': run_sampling,
     'evaluate': run_evaluation,
-  }[_MODE.value]
+  }.get(_MODE.value, run_task)
   try:
     run(workdir)
   except _UserError as error:

@@ -105,8 +105,8 @@ class Model:
       num_frames: frames wanted, those given among them.
       overlap: frames that each block repeats; None is half of the model's.
       **options: label, classes [B], None for no condition and no guidance;
-        weight, w_r of eq. (7); method, 'reconstruction' or 'replacement';
-        fields of `SampleSettings`.
+        method, 'reconstruction' or 'replacement'; fields of `SampleSettings`,
+        e.g. reconstruction_weight.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
@@ -207,13 +207,12 @@ class Model:
     self,
     measure: Measure | None,
     *,
-    weight: float = 2.0,
     method: str = 'reconstruction',
     **changes: Any,
   ) -> Any:
     """Compiles conditional sampling, once for the same options."""
     settings = dataclasses.replace(self.settings, **changes)
-    choice = settings, measure, weight, method
+    choice = settings, measure, method
 
     def draw(params, key, label, observed, mask, value):
       return self.system.sample_given(
@@ -223,7 +222,7 @@ class Model:
         mask,
         label=label,
         method=method,
-        weight=weight,
+        weight=settings.reconstruction_weight,
         measure=measure,
         value=value,
         sampler=settings.sampler,

@@ -11,6 +11,7 @@ shapes, colours and backgrounds.
 
 import dataclasses
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -45,20 +46,6 @@ CHOICES = {
   'backgrounds': PATTERNS,
 }
 CLASSES = CHOICES['shapes'], CHOICES['colours'], CHOICES['actions']
-
-
-def class_of(shape: str, colour: str, action: str) -> int:
-  """The class label of a shape, a colour and an action, names in CLASSES."""
-  names = shape, colour, action
-  indices = [group.index(n) for group, n in zip(CLASSES, names, strict=True)]
-  return int(np.ravel_multi_index(indices, [len(c) for c in CLASSES]))
-
-
-def class_name(label: int) -> str:
-  """What a class shows, e.g. 'red circle slides'; the inverse of `class_of`."""
-  indices = np.unravel_index(label, [len(names) for names in CLASSES])
-  shape, colour, action = (n[i] for n, i in zip(CLASSES, indices, strict=True))
-  return f'{colour} {shape} {action}s'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +85,6 @@ class Factors:
   def background(self) -> str:
     """Name of the background's pattern."""
     return self.scene.pattern
-
-  @property
-  def label(self) -> int:
-    """The class: one number for (shape, colour, action)."""
-    return class_of(self.shape, self.colour, self.action)
 
   @property
   def caption(self) -> str:
@@ -160,8 +142,6 @@ def render(
 class MovingShapes:
   """Random access to the clips of one split; each index has its own stream."""
 
-  num_classes = int(np.prod([len(names) for names in CLASSES]))
-
   def __init__(
     self,
     num_clips: int = 2**20,
@@ -179,8 +159,8 @@ class MovingShapes:
   ):
     """A data set of `num_clips` clips [num_frames, height, width, 3].
 
-    Which names occur can be chosen; class labels do not depend on that. So can
-    the range of the object's radius, in short sides.
+    Which names occur can be chosen, and the range of the object's radius in
+    short sides.  A class is a shape, a colour and an action that occur.
 
     Raises:
       ValueError: a number below 1, a side below 8 pixels, a frameskip not
@@ -209,11 +189,14 @@ class MovingShapes:
       'actions': tuple(actions),
       'backgrounds': tuple(backgrounds),
     }
+    self.classes = tuple(shapes), tuple(colours), tuple(actions)
     self.radius = tuple(radius)
     for name, chosen in self.choices.items():
-      if not chosen or not set(chosen) <= set(CHOICES[name]):
+      known = set(chosen) <= set(CHOICES[name])
+      if not chosen or not known or len(set(chosen)) < len(chosen):
         raise ValueError(
-          f'{name} is {chosen}; it must be one or more of {CHOICES[name]}.'
+          f'{name} is {chosen}; it must be one or more of {CHOICES[name]}, '
+          'each once.'
         )
     self.num_clips = num_clips
     self.size = num_frames, height, width, frameskip
@@ -222,6 +205,27 @@ class MovingShapes:
 
   def __len__(self) -> int:
     return self.num_clips
+
+  @property
+  def num_classes(self) -> int:
+    """Classes of (shape, colour, action), the last counting fastest."""
+    return math.prod(len(names) for names in self.classes)
+
+  def label(self, shape: str, colour: str, action: str) -> int:
+    """The class of a shape, a colour and an action, names in `classes`."""
+    indices = [
+      names.index(name)
+      for names, name in zip(self.classes, (shape, colour, action), strict=True)
+    ]
+    return int(np.ravel_multi_index(indices, [len(n) for n in self.classes]))
+
+  def class_names(self, label: int) -> tuple[str, str, str]:
+    """Shape, colour and action of a class: the inverse of `label`."""
+    indices = np.unravel_index(label, [len(names) for names in self.classes])
+    shape, colour, action = (
+      names[i] for names, i in zip(self.classes, indices, strict=True)
+    )
+    return shape, colour, action
 
   def fingerprint(self) -> str:
     """Short hash of everything that determines the clips."""
@@ -256,8 +260,8 @@ class MovingShapes:
 
   def _rendered(self, index: int, *size: Any) -> dict:
     factors = self.factors(index)
-    label = np.int32(factors.label)
-    return {'video': render(factors, *size), 'label': label}
+    label = self.label(factors.shape, factors.colour, factors.action)
+    return {'video': render(factors, *size), 'label': np.int32(label)}
 
 
 def _check(frameskip: float, **numbers: int) -> None:

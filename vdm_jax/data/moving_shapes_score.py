@@ -21,6 +21,7 @@ good passes, a teleported one does not.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -63,17 +64,26 @@ class Score:
     """Clips that pass everything, bool [N]."""
     return self.physics & self.background
 
-  def summary(self, labels: np.ndarray | None = None) -> dict[str, float]:
+  def summary(
+    self,
+    labels: np.ndarray | None = None,
+    classes: Sequence[Sequence[str]] = CLASSES,
+  ) -> dict[str, float]:
     """Share of clips that pass each check.
 
-    With the classes `labels`, int [N], that the clips should show, also the
+    With the labels, int [N], of the classes that the clips should show, made
+    of the names in `classes` (those of the data set), also the
     share that shows the right shape, colour and action, and all three at once
     in a valid clip ('correct').
     """
     checks = 'objects', 'constancy', 'physics', 'background', 'valid'
     shares = {name: float(getattr(self, name).mean()) for name in checks}
     if labels is not None:
-      wanted = np.unravel_index(labels, [len(names) for names in CLASSES])
+      chosen = np.unravel_index(labels, [len(names) for names in classes])
+      wanted = [
+        np.array([every.index(name) for name in names])[index]
+        for every, names, index in zip(CLASSES, classes, chosen, strict=True)
+      ]
       right = {
         name: getattr(self, name) == want
         for name, want in zip(

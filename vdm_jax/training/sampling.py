@@ -29,6 +29,7 @@ class SampleSettings:
     num_steps: its number of steps.
     corrector: a move after each step, e.g. Langevin; None is none.
     guidance_scale: classifier-free guidance; 1 is none.
+    reconstruction_weight: w_r of VDM eq. (7), where part of a video is known.
     num: videos drawn for a look during training and by `--mode=sample`.
     num_evaluated: videos drawn for an evaluation.
     batch_size: videos drawn at once.
@@ -39,6 +40,7 @@ class SampleSettings:
   num_steps: int = 256
   corrector: Corrector | None = None
   guidance_scale: float = 1.0
+  reconstruction_weight: float = 2.0
   num: int = 16
   num_evaluated: int = 64
   batch_size: int = 16
