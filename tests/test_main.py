@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 
 import vdm_jax
-from vdm_jax import main, video
+from vdm_jax import main, samplers, video
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 SHAPES = f'--config={CONFIGS / "moving_shapes.py"}:smoke'
@@ -27,8 +27,8 @@ def forget_flags():
   for name in list(flags.FLAGS):
     if name.startswith('config.'):  # defined anew by each config
       delattr(flags.FLAGS, name)
-  for name in ('num', 'mode', 'config', 'seed', 'workdir'):
-    flags.FLAGS[name].unparse()
+  for flag in flags.FLAGS.get_flags_for_module(main.__name__):
+    flag.unparse()
 
 
 def command(workdir, *arguments):
@@ -144,6 +144,71 @@ def test_sampling_from_the_command_line(finished):
   assert video.load(path).shape[0] == 4
 
 
+@pytest.fixture
+def saved(monkeypatch):
+  """The arrays that commands save, by name."""
+  kept = {}
+
+  def keep(workdir, name, videos, fps):
+    kept[name] = videos
+
+  monkeypatch.setattr(main, 'save_samples', keep)
+  return kept
+
+
+def test_samples_are_drawn_as_the_flags_say(finished, saved):
+  flag = '--num_steps=3', '--sampler=deis,order=2', '--guidance=2.5'
+  label = '--label=5', '--label=7'
+  command(finished, '--mode=sample', '--num=3', *flag, *label)
+  expected = vdm_jax.load(finished).sample(
+    jax.random.key(0),
+    3,
+    label=np.array([5, 7, 5]),
+    num_steps=3,
+    sampler=samplers.DEIS(order=2),
+    guidance_scale=2.5,
+  )
+  np.testing.assert_array_equal(saved['sample_0000002_seed_0'], expected)
+
+
+def test_a_video_file_is_extended_refined_and_enlarged(
+  finished, saved, tmp_path
+):
+  """Frames of any size are cut to the model's; given ones stay as they are."""
+  levels = np.linspace(40, 200, 5, dtype=np.uint8)
+  frames = np.tile(levels[:, None, None, None], (1, 24, 40, 3))
+  video.save(tmp_path / 'grey.mp4', frames)
+  given = video.load(tmp_path / 'grey.mp4')[:, 4:20, 12:28]  # all pixels equal
+  flag = f'--video={tmp_path / "grey.mp4"}', '--num_steps=2'
+  command(finished, '--mode=extend', '--num_frames=7', '--num=2', *flag)
+  longer = saved['extend_grey_0000002_seed_0']
+  assert longer.shape == (2, 7, 16, 16, 3)
+  np.testing.assert_allclose(longer[:, :5], [given] * 2, atol=0.02)
+  assert np.abs(longer[0] - longer[1]).max() > 0.01
+  command(finished, '--mode=interpolate', '--factor=3', '--label=1', *flag)
+  slower = saved['interpolate_grey_0000002_seed_0']
+  assert slower.shape == (1, 13, 16, 16, 3)
+  np.testing.assert_allclose(slower[0, ::3], given, atol=0.02)
+  command(finished, '--mode=upsample', *flag)
+  assert saved['upsample_grey_0000002_seed_0'].shape == (1, 5, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'part'),
+  [
+    (['--mode=extend'], '--mode=extend needs --video=FILE'),
+    (['--mode=extend', '--video=no.mp4'], 'There is no file no.mp4'),
+    (['--mode=upsample', '--video=no.mp4', '--factor=1'], '--factor=1'),
+    (['--mode=sample', '--sampler=heum'], "'heum'; it must be one of"),
+    (['--mode=sample', '--sampler=deis,order'], "'order' is not argument"),
+    (['--mode=sample', '--label=48'], 'give 2 classes in [0, 47]'),
+    (['--mode=sample', '--label=red'], '--label=red'),
+  ],
+)
+def test_what_cannot_be_drawn_is_said(finished, capsys, arguments, part):
+  assert part in fails(capsys, finished, *arguments)
+
+
 def test_another_config_is_refused_and_named(finished, capsys):
   before = (finished / 'config.json').read_text()
   message = fails(
@@ -162,7 +227,7 @@ def test_another_config_is_refused_and_named(finished, capsys):
     (['--config.trian.num_steps=5'], ['Did you mean "train"']),
     (['--config.train.num_steps=many'], ['num_steps', 'many']),
     (['--config.train.num_steps=0'], ['config.train.num_steps=0']),
-    (['--config.data.height=15'], ['15x16', 'divisible by 2']),
+    (['--config.data.height=15'], ['15x16', 'divisible by 4']),
     (['--config.data.height=4'], ['height', '8']),
     (['--config.train.batch_size=3'], ['batch_size=3 does not divide by 8']),
     (['--config.mesh.fsdp=3'], ['fsdp=3', 'there are 8 devices']),

@@ -37,8 +37,8 @@ _NUM = flags.DEFINE_integer(
   'num', None, 'Videos to draw; by default as many as the config says.'
 )
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of all modes but train.')
-_LABEL = flags.DEFINE_list(
-  'label', None, 'Classes of the videos: numbers, repeated as needed.'
+_LABEL = flags.DEFINE_multi_integer(
+  'label', None, 'Class of a video; several are taken in turn.'
 )
 _NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
 _SAMPLER = flags.DEFINE_string(
@@ -181,7 +181,7 @@ def _sample_options() -> dict[str, Any]:
     'num_steps': _NUM_STEPS.value,
     'guidance_scale': _GUIDANCE.value,
     'sampler': _SAMPLER.value and tasks.parse_sampler(_SAMPLER.value),
-    'label': _LABEL.value and np.array([int(n) for n in _LABEL.value]),
+    'label': _LABEL.value and np.array(_LABEL.value),
   }
   return {name: value for name, value in options.items() if value is not None}
 
