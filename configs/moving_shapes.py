@@ -4,12 +4,13 @@ Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
 Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
-Hardware:  2 CPU cores, 13 minutes, 1.8 GiB
-Result:    loss 0.032; exact evaluation of 64 samples (held-out clips: 100 %):
-           right objects 20 %, still background 95 %, valid 0 %: an object may
-           be missing, or change its colour.
-           Smooth backgrounds, slow motion, attention over time at every level,
-           Muon and many small batches are what so short a run can learn from.
+Hardware:  2 CPU cores, 11 minutes, 1.6 GiB
+Result:    loss 0.045; exact evaluation of 128 samples (held-out clips: 100 %):
+           right objects 98 %, still background 100 %, valid 4 %: circles and
+           squares turn into each other.
+           Large objects on smooth backgrounds, classes, a schedule shifted to
+           noise, patches of 2 x 2 pixels and Muon: what so short a run needs.
+           All shapes, small and before stripes, are the data set's defaults.
 """
 
 from ml_collections import ConfigDict

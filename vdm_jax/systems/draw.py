@@ -32,6 +32,11 @@ def draw(
   With images [B, K, H, W, C] also 'image_eps', same shape. A hidden label is
   `num_classes`; without classes there are no labels.
   """
+
+  def hidden(key, label):
+    hide = jax.random.bernoulli(key, label_dropout, label.shape)
+    return jnp.where(hide, num_classes, label)
+
   time_key, noise_key, label_key = jax.random.split(key, 3)
   video = batch['video']
   drawn = {
@@ -39,17 +44,15 @@ def draw(
     'logsnr': schedule(times.low_discrepancy(time_key, len(video))),
     'eps': noise.sample(noise_key, video.shape),
   }
-  if 'images' in batch:
-    # A single frame sees standard Gaussian noise under every prior.
-    own = jax.random.fold_in(noise_key, 1)
-    drawn['images'] = batch['images']
-    drawn['image_eps'] = jax.random.normal(own, batch['images'].shape)
   if num_classes:
-    for index, name in enumerate(('label', 'image_label')):
-      if name in batch:
-        own = jax.random.fold_in(label_key, index) if index else label_key
-        hide = jax.random.bernoulli(own, label_dropout, batch[name].shape)
-        drawn[name] = jnp.where(hide, num_classes, batch[name])
+    drawn['label'] = hidden(label_key, batch['label'])
+  if 'images' in batch:
+    noise_key, label_key = jax.random.split(jax.random.fold_in(key, 1))
+    drawn['images'] = batch['images']
+    # A single frame sees standard Gaussian noise under every prior.
+    drawn['image_eps'] = jax.random.normal(noise_key, batch['images'].shape)
+    if num_classes:
+      drawn['image_label'] = hidden(label_key, batch['image_label'])
   return drawn
 
 
