@@ -10,7 +10,8 @@ Result:    loss 0.045; exact evaluation of 128 samples (held-out clips: 100 %):
            squares turn into each other.
            Large objects on smooth backgrounds, classes, a schedule shifted to
            noise, patches of 2 x 2 pixels and Muon: what so short a run needs.
-           All shapes, small and before stripes, are the data set's defaults.
+           The data set's own defaults are harder: four shapes, small ones, and
+           striped and checkered backgrounds too.
 """
 
 from ml_collections import ConfigDict

@@ -167,16 +167,6 @@ def test_images_have_noise_and_hidden_labels_of_their_own():
   np.testing.assert_array_equal(kept, many['image_label'])
 
 
-def test_the_null_class_is_learned():
-  many = jax.tree.map(lambda x: x.repeat(8, 0), batch())
-  drawn = SYSTEM.draw(jax.random.key(1), many)
-  assert (drawn['label'] == 5).any()
-  table = jax.jit(jax.grad(SYSTEM.loss))(params(), jax.random.key(2), drawn)[
-    'embedding'
-  ]['label_0']['embedding']
-  assert np.abs(table).max(1).min() > 1e-5
-
-
 # --- a run -------------------------------------------------------------------
 
 

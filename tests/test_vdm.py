@@ -80,7 +80,7 @@ def test_the_null_class_is_trained_by_default(params):
   hidden = float((drawn['label'] == 5).mean())
   assert 0.01 < hidden < 0.3  # 0.1, and 64 draws
   gradient = jax.jit(jax.grad(SYSTEM.loss))(params, jax.random.key(4), drawn)
-  table = np.abs(gradient['embedding']['label']['embedding']).max(-1)
+  table = np.abs(gradient['embedding']['label_0']['embedding']).max(-1)
   assert table[5] > 0
   assert table[0] > 0
   np.testing.assert_array_equal(table[1:5], 0)
