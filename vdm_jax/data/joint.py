@@ -5,6 +5,7 @@ videos within the same dataset".  The network keeps them apart from the clip
 and from each other (`networks.attention`, `num_images`).
 """
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -51,9 +52,7 @@ class Joint:
   def _image(self, rng: np.random.Generator) -> dict[str, Any]:
     """An image of a random record, or of the next one that can be read."""
     first = int(rng.integers(len(self)))
-    for index in range(first, first + len(self)):
-      try:
+    for index in range(first, first + len(self) - 1):
+      with contextlib.suppress(UnreadableClip):
         return self.source.image(index % len(self), rng)
-      except UnreadableClip as error:
-        last = error
-    raise last
+    return self.source.image((first - 1) % len(self), rng)

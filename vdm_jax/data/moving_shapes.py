@@ -190,7 +190,7 @@ class MovingShapes:
       'backgrounds': tuple(backgrounds),
     }
     self.classes = tuple(shapes), tuple(colours), tuple(actions)
-    self.radius = tuple(radius)
+    self.radius = radius[0], radius[1]
     for name, chosen in self.choices.items():
       known = set(chosen) <= set(CHOICES[name])
       if not chosen or not known or len(set(chosen)) < len(chosen):

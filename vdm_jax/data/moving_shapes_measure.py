@@ -50,10 +50,12 @@ class Measured(NamedTuple):
   flicker: np.ndarray
 
 
-def measure(rgb: np.ndarray, radius: float = LOOKS['radius'][1]) -> Measured:
+def measure(
+  rgb: np.ndarray, largest_radius: float = LOOKS['radius'][1]
+) -> Measured:
   """Measures videos [N, F, H, W, 3] in [0, 1], objects up to this radius."""
   height, width = rgb.shape[2:4]
-  largest = SLACK * radius * min(height, width)
+  largest = SLACK * largest_radius * min(height, width)
   chroma, tint = _chroma(rgb)
   strength = abs(chroma)
   mask = strength > CHROMA / 2

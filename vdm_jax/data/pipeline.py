@@ -145,11 +145,11 @@ class Pipeline:
 def _stack(videos: Sequence[np.ndarray]) -> np.ndarray:
   """One float32 array of videos, uint8 ones scaled to [-1, 1]."""
   stacked = np.empty((len(videos), *videos[0].shape), np.float32)
-  for row, one in zip(stacked, videos, strict=True):
+  for row, one in enumerate(videos):
     if one.dtype == np.uint8:
-      to_float(one, out=row)
+      to_float(one, out=stacked[row])
     else:
-      row[:] = one
+      stacked[row] = one
   return stacked
 
 
