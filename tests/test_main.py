@@ -190,7 +190,12 @@ def test_a_video_file_is_extended_refined_and_enlarged(
   assert slower.shape == (1, 13, 16, 16, 3)
   np.testing.assert_allclose(slower[0, ::3], given, atol=0.02)
   command(finished, '--mode=upsample', *flag)
-  assert saved['upsample_grey_0000002_seed_0'].shape == (1, 5, 16, 16, 3)
+  small = given[None, :, :8, :8]
+  larger = vdm_jax.load(finished).upsample(
+    jax.random.key(0), small, num_steps=2
+  )
+  found = saved['upsample_grey_0000002_seed_0']
+  np.testing.assert_allclose(found, larger, atol=0.02)
 
 
 @pytest.mark.parametrize(
