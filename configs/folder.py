@@ -64,6 +64,7 @@ def get_config(variant: str = '') -> ConfigDict:
       'train': {
         'num_steps': 100_000,
         'batch_size': 16,
+        'num_images': 0,
         'accumulate': 1,
         'ema_decay': 0.9999,
         'log_every': 100,

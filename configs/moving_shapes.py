@@ -61,6 +61,7 @@ def get_config(variant: str = '') -> ConfigDict:
       'train': {
         'num_steps': 2000,
         'batch_size': 4,
+        'num_images': 0,
         'ema_decay': 0.995,
         'log_every': 100,
         'save_every': 500,
