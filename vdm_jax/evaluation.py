@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.moving_shapes_score import score
 from vdm_jax.data.pixels import to_float
+from vdm_jax.data.registry import build_source
 
 
 def evaluate(
@@ -29,12 +29,10 @@ def evaluate(
   Returns:
     Shares of clips that pass each check, for 'held-out' and 'samples'.
   """
-  values: dict[str, Any] = {k: v for k, v in data.items() if k != 'name'}
-  values['split'] = 'validation'
-  held_out = MovingShapes(**values)
+  held_out = build_source({**data, 'split': 'validation'})
   clips = [held_out.clip(i) for i in range(len(videos))]
   real = to_float(np.stack([clip['video'] for clip in clips]))
-  rules = {k: values[k] for k in ('frameskip', 'radius') if k in values}
+  rules = {k: data[k] for k in ('frameskip', 'radius') if k in data}
   real_label = None if label is None else np.stack([c['label'] for c in clips])
   return {
     'held-out': score(real, **rules).summary(real_label, held_out.classes),
@@ -44,7 +42,7 @@ def evaluate(
 
 def describe(data: dict[str, Any], label: np.ndarray) -> str:
   """Returns what classes [N] show, e.g. 'red circle slides, ...'."""
-  source = MovingShapes(**{k: v for k, v in data.items() if k != 'name'})
+  source = build_source(data)
   names = (source.class_names(int(index)) for index in label)
   return ', '.join(
     f'{colour} {shape} {action}s' for shape, colour, action in names

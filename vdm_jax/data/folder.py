@@ -100,7 +100,7 @@ class VideoFolder:
     self.num_frames, self.frameskip = num_frames, frameskip
     self.framing = Framing(fit, height, width)
     self.short, self.flip, self.captions = short, flip, captions
-    self._span = (num_frames - 1) * frameskip + 1
+    self._span = self._span_of(num_frames)
     self._files, self.skipped = self._examine_all()
     self._resident = self._choose_resident(cache_mb * 2**20)
     self._forget()
@@ -174,7 +174,7 @@ class VideoFolder:
       timeline = self._timeline(index, file)
       whole = self._whole(index, file, timeline)
     total = timeline.num_frames
-    last = total - ((num_frames - 1) * self.frameskip + 1)
+    last = total - self._span_of(num_frames)
     if reason := self._too_short(total):
       raise UnreadableClip(file, reason)
     start = int(rng.integers(max(last, 0) + 1))
@@ -183,6 +183,9 @@ class VideoFolder:
     if whole is None:
       whole = self._read(file, timeline)
     return whole[(start + self.frameskip * np.arange(num_frames)) % total]
+
+  def _span_of(self, num_frames: int) -> int:
+    return (num_frames - 1) * self.frameskip + 1
 
   def _timeline(self, index: int, file: Path) -> decode.Timeline:
     if index not in self._timelines:
