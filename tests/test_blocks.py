@@ -16,8 +16,8 @@ def check(plan, given, window, total):
   there = set(given)
   for block in plan:
     assert len(block.frames) == len(block.known) == window
-    steps = np.diff(block.frames)
-    np.testing.assert_array_equal(steps, 1)  # the model's own frame rate
+    # One frame rate in a block: that of the model that draws it.
+    np.testing.assert_array_equal(np.diff(block.frames), block.stride)
     known = {f for f, k in zip(block.frames, block.known, strict=True) if k}
     assert known <= there
     new = set(block.frames) - known
@@ -33,6 +33,7 @@ def check(plan, given, window, total):
 @pytest.mark.parametrize('num_frames', [20, 33, 64])
 def test_an_extension_makes_every_frame(num_given, overlap, num_frames):
   plan = blocks.extend(num_given, num_frames, 16, overlap)
+  assert {block.stride for block in plan} <= {1}
   there = check(plan, range(num_given), 16, num_frames)
   assert there == set(range(num_frames)), 'frames over the end'
   for block in plan[1:]:
@@ -64,6 +65,67 @@ def test_an_interpolation_sees_both_ends_of_every_gap(num_given, factor):
   for frame, block in makers.items():
     low = frame - frame % factor
     assert {low, low + factor} <= set(block.frames), f'{frame} made blindly'
+
+
+@pytest.mark.parametrize('num_given', [0, 1, 6, 16, 30])
+@pytest.mark.parametrize('factor', [2, 4])
+@pytest.mark.parametrize('num_frames', [33, 64])
+def test_a_mixed_plan_goes_from_coarse_to_fine(num_given, factor, num_frames):
+  plan = blocks.mixed(num_given, num_frames, 16, factor)
+  check(plan, range(num_given), 16, num_frames)
+  strides = [block.stride for block in plan]
+  assert strides == sorted(strides, reverse=True)
+  assert set(strides) == {factor, 1}
+  for block in plan:
+    if block.stride == 1:  # each new frame lies between two that are known
+      known = [f for f, k in zip(block.frames, block.known, strict=True) if k]
+      first = min(f for f in block.frames if f not in known)
+      assert min(known) < first or first == 0
+  # Fewer blocks hang on one another than left to right.
+  if num_given <= 1:
+    chain = strides.count(factor) + 1
+    assert chain < len(blocks.extend(num_given, num_frames, 16))
+
+
+def test_two_models_share_a_mixed_plan():
+  """AR(1) frames again: each model knows the process at its own frame rate."""
+  window, correlation, factor, total = 6, 0.9, 2, 15
+
+  def sampler(stride):
+    denoise = exact_denoiser(
+      np.zeros(window),
+      exponential_covariance(window, correlation**stride, 1.0),
+    )
+
+    @jax.jit
+    def draw(key, observed, mask):
+      return sample_given(
+        key,
+        denoise,
+        observed,
+        mask,
+        schedule=Cosine(),
+        sampler=Ancestral(0.0),
+        num_steps=96,
+        corrector=Langevin(0.1),
+      )
+
+    return draw
+
+  by_stride = {stride: sampler(stride) for stride in (1, factor)}
+  shape = (8, 16, 16, 1)
+  first = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  video = blocks.run(
+    jax.random.key(0),
+    lambda key, block, *given: by_stride[block.stride](key, *given),
+    {0: first},
+    shape,
+    blocks.mixed(1, total, window, factor),
+  )[:, :total]
+  assert video.shape == (8, total, 16, 16, 1)
+  steps = np.mean(np.diff(video, axis=1) ** 2, axis=(0, 2, 3, 4))
+  tolerance = 0.2 * (4 * (2 / 2048) ** 0.5 + 0.1)
+  np.testing.assert_allclose(steps, 0.2, atol=tolerance)
 
 
 def test_a_long_gaussian_video_keeps_its_process():
@@ -143,6 +205,8 @@ def test_a_plan_that_knows_what_is_not_there_is_refused():
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
+    (lambda: blocks.extend(1, 16, 1), 'single frames cannot extend'),
+    (lambda: blocks.mixed(4, 33, 8, 8), 'several passes'),
     (lambda: blocks.extend(4, 16, 8, 8), 'overlap=8'),
     (lambda: blocks.extend(4, 16, 8, 0), 'overlap=0'),
     (lambda: blocks.extend(4, 3, 8, 2), 'less than the 4 frames given'),

@@ -4,6 +4,8 @@ A model of N frames makes a longer video block by block, VDM section 3.1:
 
     extend        each block repeats the last frames and makes the next ones
     interpolate   given frames lie `factor` apart, each block fills the gaps
+    mixed         a model of every `factor`-th frame extends, then another
+                  one interpolates
 
 A block is a list of frames of the long video, in the order in which the model
 sees them, those that it knows among them.  A plan is a list of blocks: data,
@@ -20,6 +22,9 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
+Draw = Callable[[Array, 'Block', np.ndarray, np.ndarray], Array]
+"""(key, block, observed [B, N, H, W, C], mask [1, N, 1, 1, 1]) -> videos."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -32,6 +37,11 @@ class Block:
 
   frames: tuple[int, ...]
   known: tuple[bool, ...]
+
+  @property
+  def stride(self) -> int:
+    """Distance of the frames."""
+    return self.frames[1] - self.frames[0] if len(self.frames) > 1 else 1
 
   def __str__(self) -> str:
     """Like `4. 5. 6  7`: a dot follows every known frame."""
@@ -56,6 +66,11 @@ def extend(
   Raises:
     ValueError: for numbers that do not fit.
   """
+  if window < 2:
+    raise ValueError(
+      'a model of single frames cannot extend a video: train one of 2 frames '
+      'or more.'
+    )
   if overlap is None:
     overlap = window // 2
   if not 1 <= overlap < window:
@@ -110,19 +125,54 @@ def interpolate(num_given: int, factor: int, window: int) -> list[Block]:
   return blocks
 
 
+def mixed(
+  num_given: int,
+  num_frames: int,
+  window: int,
+  factor: int,
+  overlap: int | None = None,
+) -> list[Block]:
+  """Plans every `factor`-th frame left to right, then those between.
+
+  Errors that grow from block to block then have `factor` times fewer blocks to
+  grow in.  Two models run it: one of frames `factor` apart, one of neighbours.
+
+  Args:
+    num_given: frames that exist, the first ones.
+    num_frames: frames wanted.
+    window: frames of both models.
+    factor: distance of the frames that come first.
+    overlap: as for `extend`.
+
+  Raises:
+    ValueError: for numbers that do not fit.
+  """
+  given = -(-num_given // factor)
+  coarse = -(-(num_frames - 1) // factor) + 1
+  plan = [
+    Block(tuple(factor * frame for frame in block.frames), block.known)
+    for block in extend(given, max(given, coarse), window, overlap)
+  ]
+  for block in interpolate(coarse, factor, window):
+    pairs = zip(block.frames, block.known, strict=True)
+    known = tuple(there or frame < num_given for frame, there in pairs)
+    if not all(known):
+      plan.append(Block(block.frames, known))
+  return plan
+
+
 def run(
   key: Array,
-  draw: Callable[[Array, Block, np.ndarray, np.ndarray], Array],
+  draw: Draw,
   known: dict[int, np.ndarray],
-  shape: tuple[int, int, int, int],
+  shape: tuple[int, ...],
   blocks: Sequence[Block],
 ) -> np.ndarray:
   """Makes a long video.
 
   Args:
     key: random key.
-    draw: (key, block, observed [B, N, H, W, C], mask [1, N, 1, 1, 1]) ->
-      videos of that shape.
+    draw: makes one block.
     known: frames that exist, [B, H, W, C] by their place.
     shape: (B, H, W, C).
     blocks: the plan.
