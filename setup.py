@@ -11,6 +11,7 @@ _TENSORBOARD = [
   'tensorboard>=2.18',
 ]
 _BENCH = ['torch<2.14']
+_TEXT = ['torch<2.14', 'transformers>=5', 'safetensors>=0.5']
 _TEST = [
   'beartype>=0.19',
   'hypothesis>=6.100',
@@ -48,7 +49,15 @@ setuptools.setup(
   extras_require={
     'tensorboard': _TENSORBOARD,
     'bench': _BENCH,
+    'text': _TEXT,
     'test': _TEST,
-    'dev': [*_TEST, *_BENCH, *_TENSORBOARD, 'pyright>=1.1.400', 'ruff>=0.12'],
+    'dev': [
+      *_TEST,
+      *_BENCH,
+      *_TEXT,
+      *_TENSORBOARD,
+      'pyright>=1.1.400',
+      'ruff>=0.12',
+    ],
   },
 )

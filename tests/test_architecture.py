@@ -19,9 +19,11 @@ RANK = {
   'samplers': 2,
   'systems': 3,
   'training': 4,
+  'conditions': 2,
   'job': 5,
   'model': 6,
   'evaluation': 5,
+  'results': 6,
   'tasks': 7,
   'main': 8,
 }
@@ -61,7 +63,7 @@ def test_imports_point_one_way(path):
 )
 def test_each_layer_knows_only_its_trade(path):
   roots = {module.split('.')[0] for module in imported(path)}
-  if layer(path) in ('data', 'video', 'config'):
+  if layer(path) in ('data', 'video', 'config', 'conditions'):
     assert not roots & {'jax', 'flax', 'optax', 'orbax'}
   if layer(path) in ('diffusion', 'samplers'):
     assert not roots & {'flax', 'optax', 'orbax', 'grain', 'absl'}

@@ -170,7 +170,7 @@ def test_images_have_noise_and_hidden_labels_of_their_own():
 # --- a run -------------------------------------------------------------------
 
 
-def test_a_config_asks_for_images():
+def test_a_config_asks_for_images(tmp_path):
   config = {
     'data': {
       'name': 'moving_shapes',
@@ -182,10 +182,10 @@ def test_a_config_asks_for_images():
     'network': {'name': 'unet', 'width': 8, 'multipliers': (1,)},
     'train': {'num_steps': 1, 'batch_size': 1, 'num_images': 3},
   }
-  source = build(config).source()
+  source = build(config).source(tmp_path)
   assert source.clip(0, np.random.default_rng(0))['images'].shape[0] == 3
   with pytest.raises(ValueError, match=r'num_images=-1 is not allowed'):
     TrainSettings(num_steps=1, batch_size=1, num_images=-1)
   config['network']['classes'] = (7,)
   with pytest.raises(ConfigError, match=r'make 7 classes, but the data has 96'):
-    build(config).source()
+    build(config).source(tmp_path)

@@ -254,7 +254,7 @@ def test_dropout_is_on_in_training_only():
 
 def test_conditions_reach_the_output():
   """Labels, vectors for the video or for one frame, and tokens."""
-  network = TINY.clone(classes=(3,))
+  network = TINY.clone(classes=(3,), text_dim=6, text='cross')
   z = jax.random.normal(jax.random.key(1), (2, 2, 8, 8, 3))
   inputs = {
     'label': jnp.array([0, 1]),

@@ -44,7 +44,7 @@ def test_a_small_copy_trains(name, tmp_path):
   for index in range(3):
     write(tmp_path / f'{index}.mp4', numbered(6 + index))
   job = read(name, 'smoke', path=str(tmp_path))
-  data = Pipeline(job.source(), batch_size=job.train.batch_size, seed=0)
+  data = Pipeline(job.source(tmp_path), batch_size=job.train.batch_size, seed=0)
   optimizer = job.optimizer.transformation()
   state = jax.jit(
     lambda key: TrainState.create(

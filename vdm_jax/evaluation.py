@@ -7,6 +7,7 @@ network and no weights: `vdm_jax.data.moving_shapes_score`.
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,17 @@ def evaluate(
   }
 
 
-def describe(data: dict[str, Any], label: np.ndarray) -> str:
-  """Returns what classes [N] show, e.g. 'red circle slides, ...'."""
+def describe(data: dict[str, Any], label: np.ndarray) -> list[str]:
+  """Returns what classes [N] show, e.g. 'red circle slides'."""
   source = build_source(data)
   names = (source.class_names(int(index)) for index in label)
-  return ', '.join(
-    f'{colour} {shape} {action}s' for shape, colour, action in names
-  )
+  return [f'{colour} {shape} {action}s' for shape, colour, action in names]
+
+
+def labels_of(data: dict[str, Any], captions: Sequence[str]) -> np.ndarray:
+  """Returns the classes that captions of the data name, [N]."""
+  known = build_source(data).texts()
+  return np.array([known[caption] for caption in captions])
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

@@ -16,9 +16,11 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from vdm_jax.conditions import Conditions, Texts
 from vdm_jax.config import ConfigError, construct, differences, nearest
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
+from vdm_jax.data.text import Captioned, Store, TextSettings, write
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import (
   build_corrector,
@@ -34,6 +36,7 @@ SECTIONS = (
   'data',
   'system',
   'network',
+  'text',
   'optimizer',
   'train',
   'mesh',
@@ -47,6 +50,8 @@ FREE = (
   'train.num_workers',
   'mesh.*',
   'sample.*',
+  'text.encoder',  # places; what is in them is part of the data
+  'text.store',
 )
 
 
@@ -59,6 +64,7 @@ class Job:
     seed: of parameters, data order and noise.
     system: what is trained and sampled.
     video_shape: (F, H, W, C).
+    text: where captions are encoded.
     optimizer: settings of the optimizer.
     train: how long and how to train.
     sample: how videos are drawn.
@@ -69,15 +75,17 @@ class Job:
   seed: int
   system: System
   video_shape: tuple[int, int, int, int]
+  text: TextSettings
   optimizer: Adam
   train: TrainSettings
   sample: SampleSettings
   mesh: MeshShape
 
-  @property
-  def num_classes(self) -> int:
-    """Classes of the network; 0 if unconditional."""
-    return self.system.num_classes
+  def conditions(self, workdir: pathlib.Path) -> Conditions:
+    """Returns what the model can be asked for; opens nothing yet."""
+    dim = self.system.text_dim
+    texts = Texts(self.text, dim, workdir) if dim else None
+    return Conditions(self.system.num_classes, texts)
 
   def build_mesh(self) -> Mesh:
     """Returns the device mesh.
@@ -92,8 +100,8 @@ class Job:
     check_batch(mesh, self.sample.batch_size, 'config.sample')
     return mesh
 
-  def source(self) -> Any:
-    """Opens the data.
+  def source(self, workdir: pathlib.Path) -> Any:
+    """Opens the data, with tokens and images where the job asks for them.
 
     Raises:
       ConfigError: if the data has other classes than the network.
@@ -101,14 +109,33 @@ class Job:
     """
     source = build_source(self.config['data'])
     classes = getattr(source, 'num_classes', 0)
-    if self.num_classes not in (0, classes):
+    if self.system.num_classes not in (0, classes):
       raise ConfigError(
-        f'config.network.classes make {self.num_classes} classes, but the data '
-        f'has {classes}: use these, or () for an unconditional model.'
+        f'config.network.classes make {self.system.num_classes} classes, but '
+        f'the data has {classes}: use these, or () for a model without.'
       )
+    if texts := self.conditions(workdir).texts:
+      source = Captioned(source, texts.store(), self.text.max_length)
     if self.train.num_images:
-      return Joint(source, self.train.num_images)
+      source = Joint(source, self.train.num_images)
     return source
+
+  def encode(self, workdir: pathlib.Path) -> Store:
+    """Writes the tokens of the data's captions where the job reads them.
+
+    Raises:
+      ConfigError: if the network takes no text or the data has none.
+      ValueError, OSError: if encoder or data cannot be read.
+    """
+    texts = self.conditions(workdir).texts
+    source = build_source(self.config['data'])
+    if texts is None or not getattr(source, 'captions', False):
+      raise ConfigError(
+        'there is nothing to encode: set config.network.text_dim to the width '
+        'of the tokens and config.data.captions to True.'
+      )
+    encoder = texts.encoder()
+    return write(texts.path, source.texts(), encoder, encoder.fingerprint())
 
 
 def build(config: Mapping[str, Any]) -> Job:
@@ -137,6 +164,7 @@ def build(config: Mapping[str, Any]) -> Job:
     seed=config.get('seed', 0),
     system=build_system(config['system'], config['network']),
     video_shape=video_shape(config['data']),
+    text=construct(TextSettings, config.get('text', {}), 'config.text'),
     optimizer=construct(
       OPTIMIZERS,
       {'name': 'adam', **config.get('optimizer', {})},
@@ -154,11 +182,17 @@ def build(config: Mapping[str, Any]) -> Job:
       f'{job.train.num_steps} steps: set it to config.train.num_steps, or to 0 '
       'for no decay.'
     )
-  if job.sample.guidance_scale != 1.0 and not job.num_classes:
+  conditional = job.system.num_classes or job.system.text_dim
+  if job.sample.guidance_scale != 1.0 and not conditional:
     raise ConfigError(
       f'config.sample.guidance_scale is {job.sample.guidance_scale}, but the '
-      'network has no classes to guide to: set config.network.classes, or '
-      'leave it at 1.'
+      'network has nothing to guide to: set config.network.classes or '
+      '.text_dim, or leave it at 1.'
+    )
+  if 'text' in config and not job.system.text_dim:
+    raise ConfigError(
+      'config.text is set, but the network takes no text: set '
+      'config.network.text_dim to the width of the tokens.'
     )
   return job
 

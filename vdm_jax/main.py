@@ -3,7 +3,9 @@
   python -m vdm_jax.main --config=configs/moving_shapes.py --workdir=DIR
   python -m vdm_jax.main --mode=sample --workdir=DIR --num=16
   python -m vdm_jax.main --mode=extend --workdir=DIR --video=FILE
+  python -m vdm_jax.main --mode=cascade --workdir=DIR --finer=DIR
   python -m vdm_jax.main --mode=evaluate --workdir=DIR
+  python -m vdm_jax.main --mode=encode --config=FILE --workdir=DIR
 
 Any field of a config can be set: --config.train.batch_size=32.  Training goes
 on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
@@ -18,11 +20,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from vdm_jax import evaluation, job, model, tasks, video
+from vdm_jax import job, model, tasks
+from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.loop import train
 from vdm_jax.training.report import NonFiniteError
@@ -31,7 +33,10 @@ from vdm_jax.training.sampling import VideoSampler
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _MODE = flags.DEFINE_enum(
-  'mode', 'train', ['train', 'sample', 'evaluate', *tasks.TASKS], 'What to do.'
+  'mode',
+  'train',
+  ['train', 'encode', 'sample', 'evaluate', 'cascade', *tasks.TASKS],
+  'What to do.',
 )
 _NUM = flags.DEFINE_integer(
   'num', None, 'Videos to draw; by default as many as the config says.'
@@ -39,6 +44,9 @@ _NUM = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of all modes but train.')
 _LABEL = flags.DEFINE_multi_integer(
   'label', None, 'Class of a video; several are taken in turn.'
+)
+_PROMPT = flags.DEFINE_multi_string(
+  'prompt', None, 'Caption of a video; several are taken in turn.'
 )
 _NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
 _SAMPLER = flags.DEFINE_string(
@@ -55,6 +63,12 @@ _NUM_FRAMES = flags.DEFINE_integer(
 )
 _FACTOR = flags.DEFINE_integer(
   'factor', 2, 'How many times more frames, or more rows and columns.'
+)
+_FINER = flags.DEFINE_string(
+  'finer', None, 'Workdir of the larger and faster model of a cascade.'
+)
+_COARSE = flags.DEFINE_string(
+  'coarse', None, 'Workdir of a slower model that extends first.'
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
@@ -82,19 +96,14 @@ def run_training(workdir: pathlib.Path) -> None:
     config = _CONFIG.value.to_dict()
     parts = job.build(config)
     mesh = parts.build_mesh()
-    source = parts.source()
+    source = parts.source(workdir)
     job.open_workdir(workdir, config)
-  draw = VideoSampler(
-    parts.system,
-    parts.video_shape,
-    parts.sample,
-    num_classes=parts.num_classes,
-    mesh=mesh,
-  )
+  draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
+  num = parts.sample.num
+  in_turn = parts.conditions(workdir).in_turn(num)
 
   def look(step, params):
-    key = jax.random.key(parts.seed + 1)
-    videos = draw(params, key, parts.sample.num)
+    videos = draw(params, jax.random.key(parts.seed + 1), num, in_turn)
     save_samples(workdir, f'step_{step:07d}', videos, parts.sample.fps)
 
   result = train(
@@ -110,29 +119,15 @@ def run_training(workdir: pathlib.Path) -> None:
   )
   report_skipped(source, result.skipped_clips)
   if result.step >= parts.train.num_steps:
-    finish(workdir, parts, draw, result.state.ema, result.step, parts.seed + 2)
-
-
-def finish(workdir, parts, draw, params, step, seed) -> None:
-  """Draws samples, saves some and, on moving_shapes, judges all."""
-  exact = parts.config['data']['name'] == 'moving_shapes'
-  num = _NUM.value or (
-    parts.sample.num_evaluated if exact else parts.sample.num
-  )
-  label = draw.labels(num)
-  videos = draw(params, jax.random.key(seed), num, label)
-  shown = videos[: parts.sample.num]
-  save_samples(workdir, f'final_{step:07d}', shown, parts.sample.fps)
-  if exact:
-    results = evaluation.evaluate(videos, parts.config['data'], label)
-    if jax.process_index() == 0:
-      path = workdir / 'evaluation.json'
-      evaluation.write(path, {'step': step, 'videos': num, **results})
-      if label is not None:
-        asked = evaluation.describe(parts.config['data'], label[: len(shown)])
-        print(f'Samples, from the top: {asked}.')
-      print(f'Exact evaluation of {num} videos at step {step} ({path}):')
-      print(evaluation.table(results))
+    finish(
+      workdir,
+      parts,
+      draw,
+      result.state.ema,
+      step=result.step,
+      seed=parts.seed + 2,
+      num=_NUM.value,
+    )
 
 
 def run_sampling(workdir: pathlib.Path) -> None:
@@ -140,15 +135,12 @@ def run_sampling(workdir: pathlib.Path) -> None:
   with _clear_errors():
     trained = model.load(workdir)
     num = _NUM.value or trained.settings.num
-    options = _sample_options()
-    if 'label' in options:
-      options['label'] = np.resize(options['label'], num)
     videos = trained.sample(
       jax.random.key(_SEED.value),
       num,
       batch_size=min(num, trained.settings.batch_size),
       show_progress=True,
-      **options,
+      **_sample_options(num),
     )
   name = f'sample_{trained.step:07d}_seed_{_SEED.value}'
   save_samples(workdir, name, videos, trained.settings.fps)
@@ -161,27 +153,59 @@ def run_task(workdir: pathlib.Path) -> None:
       raise ValueError(f'--mode={_MODE.value} needs --video=FILE.')
     trained = model.load(workdir)
     path = pathlib.Path(_VIDEO.value)
+    known = tasks.read(path, trained, _MODE.value, _FACTOR.value)
+    known = known.repeat(_NUM.value or 1, 0)
     videos = tasks.run(
       _MODE.value,
       trained,
       jax.random.key(_SEED.value),
-      path,
-      num=_NUM.value or 1,
+      known,
       num_frames=_NUM_FRAMES.value,
       factor=_FACTOR.value,
-      **_sample_options(),
+      coarse=model.load(_COARSE.value) if _COARSE.value else None,
+      **_sample_options(len(known)),
     )
   name = f'{_MODE.value}_{path.stem}_{trained.step:07d}_seed_{_SEED.value}'
   save_samples(workdir, name, videos, trained.settings.fps)
 
 
-def _sample_options() -> dict[str, Any]:
-  """What the flags say of how to sample, and nothing else."""
+def run_cascade(workdir: pathlib.Path) -> None:
+  """Draws small slow videos and makes them large and fast, VDM Figure 2."""
+  with _clear_errors():
+    if _FINER.value is None:
+      raise ValueError('--mode=cascade needs --finer=WORKDIR.')
+    base, finer = model.load(workdir), model.load(_FINER.value)
+    num = _NUM.value or base.settings.num
+    small, large = tasks.cascade(
+      base, finer, jax.random.key(_SEED.value), num, **_sample_options(num)
+    )
+  name = f'{base.step:07d}_seed_{_SEED.value}'
+  save_samples(workdir, f'cascade_{name}_small', small, base.settings.fps)
+  fps = base.settings.fps * large.shape[1] // small.shape[1]
+  save_samples(workdir, f'cascade_{name}', large, fps)
+
+
+def run_encoding(workdir: pathlib.Path) -> None:
+  """Encodes the captions of the data, once for all training."""
+  with _clear_errors():
+    if _CONFIG.value is None:
+      raise job.ConfigError('--mode=encode needs --config.')
+    store = job.build(_CONFIG.value.to_dict()).encode(workdir)
+  print(f'{len(store)} captions are encoded in {store.path}.')
+
+
+def _sample_options(num: int) -> dict[str, Any]:
+  """What the flags say of how to sample `num` videos, and nothing else."""
+
+  def in_turn(values):
+    return values and [values[i % len(values)] for i in range(num)]
+
   options = {
     'num_steps': _NUM_STEPS.value,
     'guidance_scale': _GUIDANCE.value,
     'sampler': _SAMPLER.value and tasks.parse_sampler(_SAMPLER.value),
-    'label': _LABEL.value and np.array(_LABEL.value),
+    'label': in_turn(_LABEL.value),
+    'prompt': in_turn(_PROMPT.value),
   }
   return {name: value for name, value in options.items() if value is not None}
 
@@ -197,35 +221,16 @@ def run_evaluation(workdir: pathlib.Path) -> None:
         'the videos of --mode=sample instead.'
       )
     trained = model.load(workdir)
-  draw = VideoSampler(
-    parts.system,
-    parts.video_shape,
-    parts.sample,
-    num_classes=parts.num_classes,
+  draw = VideoSampler(parts.system, parts.video_shape, parts.sample)
+  finish(
+    workdir,
+    parts,
+    draw,
+    trained.params,
+    step=trained.step,
+    seed=_SEED.value,
+    num=_NUM.value,
   )
-  finish(workdir, parts, draw, trained.params, trained.step, _SEED.value)
-
-
-def save_samples(
-  workdir: pathlib.Path, name: str, videos: np.ndarray, fps: int
-) -> None:
-  """Writes videos as gif, mp4 and contact sheet into workdir/samples."""
-  if jax.process_index() != 0:
-    return
-  folder = workdir / 'samples'
-  folder.mkdir(exist_ok=True)
-  for suffix in ('gif', 'mp4', 'png'):
-    video.save(folder / f'{name}.{suffix}', videos, fps=fps)
-  logging.info('Samples: %s', folder / f'{name}.gif')
-
-
-def report_skipped(source, skipped_clips: dict[str, str]) -> None:
-  """Names the files that were left out of training, and why."""
-  skipped = dict(getattr(source, 'skipped', ())) | skipped_clips
-  if skipped:
-    print(f'{len(skipped)} files could not be used:')
-    for path, reason in sorted(skipped.items()):
-      print(f'  {path}: {reason}')
 
 
 class _UserError(Exception):
@@ -264,7 +269,9 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value or '.')  # a required flag
   run = {
     'train': run_training,
+    'encode': run_encoding,
     'sample': run_sampling,
+    'cascade': run_cascade,
     'evaluate': run_evaluation,
   }.get(_MODE.value, run_task)
   try:

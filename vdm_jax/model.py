@@ -11,9 +11,9 @@ known of the video (VDM, section 3.1).
 """
 
 import dataclasses
-import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,11 +21,15 @@ import numpy as np
 from jax import Array
 
 from vdm_jax import job as jobs
+from vdm_jax.conditions import Conditions
 from vdm_jax.samplers import blocks
-from vdm_jax.samplers.conditional import Measure, lower_resolution
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.restore import restore
-from vdm_jax.training.sampling import SampleSettings, VideoSampler
+from vdm_jax.training.sampling import (
+  SampleSettings,
+  VideoSampler,
+  conditional_sampler,
+)
 
 
 @dataclasses.dataclass
@@ -37,7 +41,8 @@ class Model:
     params: its parameters, the moving average of training.
     video_shape: (F, H, W, C) that it was trained on.
     settings: how it samples unless told otherwise.
-    num_classes: classes that it knows; 0 if unconditional.
+    conditions: what it can be asked for.
+    frameskip: distance of its frames, in frames of the data.
     step: training steps behind it.
   """
 
@@ -45,7 +50,8 @@ class Model:
   params: Params
   video_shape: tuple[int, ...]
   settings: SampleSettings
-  num_classes: int = 0
+  conditions: Conditions = dataclasses.field(default_factory=Conditions)
+  frameskip: float = 1.0
   step: int = 0
 
   def __post_init__(self):
@@ -57,7 +63,8 @@ class Model:
     key: Array,
     num: int = 4,
     *,
-    label: np.ndarray | None = None,
+    label: Sequence[int] | np.ndarray | int | None = None,
+    prompt: str | Sequence[str] | None = None,
     show_progress: bool = False,
     **changes,
   ) -> np.ndarray:
@@ -66,27 +73,27 @@ class Model:
     Args:
       key: random key; the same key gives the same videos.
       num: how many.
-      label: their classes, [num]; None draws all classes in turn.
+      label: their class, or classes [num].
+      prompt: their caption, or as many captions. Without label and prompt all
+        classes, or captions of the data, are drawn in turn.
       show_progress: whether a bar is shown on standard error.
       **changes: fields of `SampleSettings` to change, e.g.
         `num_steps=64` or `sampler=vdm_jax.samplers.DDIM()`.
 
     Raises:
-      ValueError: for a number or a label that is not allowed.
+      ValueError: for a number, a label or a prompt that is not allowed.
       TypeError: for an unknown field of `SampleSettings`.
     """
     settings = dataclasses.replace(
       self.settings, **{'batch_size': num, **changes}
     )
+    cond = self.conditions(num, label, prompt) or self.conditions.in_turn(num)
     if settings not in self._samplers:
       self._samplers[settings] = VideoSampler(
-        self.system,
-        self.video_shape,
-        settings,
-        num_classes=self.num_classes,
+        self.system, self.video_shape, settings
       )
     draw = self._samplers[settings]
-    return draw(self.params, key, num, label, show_progress=show_progress)
+    return draw(self.params, key, num, cond, show_progress=show_progress)
 
   def extend(
     self,
@@ -95,6 +102,7 @@ class Model:
     num_frames: int,
     *,
     overlap: int | None = None,
+    coarse: 'Model | None' = None,
     **options: Any,
   ) -> np.ndarray:
     """Continues videos, block by block.
@@ -104,20 +112,33 @@ class Model:
       videos: float32 [B, n, H, W, C] in [-1, 1].
       num_frames: frames wanted, those given among them.
       overlap: frames that each block repeats; None is half of the model's.
-      **options: label, classes [B], None for no condition and no guidance;
-        method, 'reconstruction' or 'replacement'; fields of `SampleSettings`,
-        e.g. reconstruction_weight.
+      coarse: a model of the same frames at a k times larger frameskip; it
+        makes every k-th frame first, and this one those between.
+      **options: label and prompt as for `sample`, None for no condition and no
+        guidance; method, 'reconstruction' or 'replacement'; fields of
+        `SampleSettings`, e.g. reconstruction_weight.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
 
     Raises:
-      ValueError: for videos or numbers that do not fit the model.
+      ValueError: for videos, numbers or a coarse model that do not fit.
     """
     known = self._checked(videos, self.video_shape[1:])
     window = self.video_shape[0]
-    plan = blocks.extend(len(known), num_frames, window, overlap)
-    return self._run(key, known, len(videos), plan, options)[:, :num_frames]
+    by_stride = {1: self._drawing(len(videos), **options)}
+    if coarse is None:
+      plan = blocks.extend(len(known), num_frames, window, overlap)
+    else:
+      factor = self._times_slower_than(coarse)
+      plan = blocks.mixed(len(known), num_frames, window, factor, overlap)
+      by_stride[factor] = coarse._drawing(len(videos), **options)
+
+    def draw(key, block, observed, mask):
+      return by_stride[block.stride](key, block, observed, mask)
+
+    shape = len(videos), *self.video_shape[1:]
+    return blocks.run(key, draw, known, shape, plan)[:, :num_frames]
 
   def interpolate(
     self, key: Array, videos: np.ndarray, factor: int, **options: Any
@@ -134,114 +155,119 @@ class Model:
     plan = blocks.interpolate(len(known), factor, self.video_shape[0])
     spread = {factor * frame: value for frame, value in known.items()}
     total = factor * (len(known) - 1) + 1
-    return self._run(key, spread, len(videos), plan, options)[:, :total]
+    draw = self._drawing(len(videos), **options)
+    shape = len(videos), *self.video_shape[1:]
+    return blocks.run(key, draw, spread, shape, plan)[:, :total]
 
   def upsample(
     self,
     key: Array,
     videos: np.ndarray,
     *,
+    factor: int = 1,
     overlap: int | None = None,
     **options: Any,
   ) -> np.ndarray:
     """Makes videos of the model's resolution from smaller ones, eq. (8).
 
     Longer videos are made block by block, each guided by its last frames and
-    the small video at once.
+    the small video at once.  With a `factor` above 1 the small video has every
+    factor-th frame only, and those between are made as well: VDM, Figure 2.
 
     Args:
       key: random key.
       videos: float32 [B, n, H / k, W / k, C] in [-1, 1] for a whole number k.
+      factor: frames of the result for each frame of `videos`.
       overlap: frames that each block repeats; None is half of the model's.
       **options: as for `extend`.
 
     Returns:
-      float32 [B, n, H, W, C].
+      float32 [B, n factor, H, W, C].
 
     Raises:
       ValueError: for videos that do not fit the model.
     """
     window, height, width, channels = self.video_shape
     rows = np.shape(videos)[2] if np.ndim(videos) == 5 else height
-    factor = max(1, height // max(1, rows))
-    small = self._checked(videos, (height // factor, width // factor, channels))
-    if height % factor or width % factor or len(small) < window:
+    times = max(1, height // max(1, rows))
+    small = self._checked(videos, (height // times, width // times, channels))
+    total = factor * len(small)
+    if height % times or width % times or total < window or factor < 1:
       raise ValueError(
-        f'videos have shape {np.shape(videos)}; give at least {window} frames, '
-        f'smaller than {height}x{width} by a whole number.'
+        f'videos have shape {np.shape(videos)}; give at least '
+        f'{-(-window // max(1, factor))} frames, smaller than '
+        f'{height}x{width} by a whole number.'
       )
-    plan = blocks.extend(0, len(small), window, overlap)
-    values = {f: factor * value for f, value in small.items()}
-    return self._run(key, {}, len(videos), plan, options, _sums(factor), values)
+    plan = blocks.extend(0, total, window, overlap)
+    low = {factor * frame: value for frame, value in small.items()}
+    draw = self._drawing(len(videos), low, times, **options)
+    shape = len(videos), *self.video_shape[1:]
+    return blocks.run(key, draw, {}, shape, plan)
+
+  def _times_slower_than(self, coarse: 'Model') -> int:
+    factor = round(coarse.frameskip / self.frameskip)
+    if coarse.video_shape != self.video_shape or not (
+      factor > 1 and coarse.frameskip == factor * self.frameskip
+    ):
+      raise ValueError(
+        f'the coarse model makes {coarse.video_shape} at frameskip '
+        f'{coarse.frameskip:g}, this one {self.video_shape} at '
+        f'{self.frameskip:g}: it must be the same shape and a whole number of '
+        'times the frameskip.'
+      )
+    return factor
 
   def _checked(self, videos: Any, shape: tuple[int, ...]) -> dict[int, Any]:
     """Returns frames [B, H, W, C] by their place."""
-    videos = np.asarray(videos, np.float32)
+    videos = np.asarray(videos)
     if videos.ndim != 5 or videos.shape[2:] != shape or not videos.size:
       raise ValueError(
         f'videos have shape {videos.shape}; this model takes [B, n, '
         f'{", ".join(map(str, shape))}], float32 in [-1, 1].'
       )
-    return dict(enumerate(np.moveaxis(videos, 1, 0)))
+    # Resizing overshoots a little; integers up to 255 are another matter.
+    if not np.abs(videos).max() <= 1.5:
+      raise ValueError(
+        f'videos range from {videos.min()} to {videos.max()}; this model takes '
+        'float32 in [-1, 1]: divide uint8 by 127.5 and subtract 1.'
+      )
+    return dict(enumerate(np.moveaxis(videos.astype(np.float32), 1, 0)))
 
-  def _run(self, key, known, num, plan, options, measure=None, values=None):
-    """Runs a plan; `values` are what `measure` gives for each frame."""
-    label = options.pop('label', None)
-    if label is None:
-      options.setdefault('guidance_scale', 1.0)
-    else:
-      label = np.asarray(label)
-    draw = self._conditional(measure, **options)
-
-    def draw_block(key, block, observed, mask):
-      value = None
-      if values is not None:
-        value = np.stack([values[f] for f in block.frames], 1)
-      return draw(self.params, key, label, observed, mask, value)
-
-    _, height, width, channels = self.video_shape
-    shape = num, height, width, channels
-    return blocks.run(key, draw_block, known, shape, plan)
-
-  def _conditional(
+  def _drawing(
     self,
-    measure: Measure | None,
+    num: int,
+    low: dict[int, np.ndarray] | None = None,
+    times: int = 0,
     *,
+    label: Any = None,
+    prompt: Any = None,
     method: str = 'reconstruction',
     **changes: Any,
-  ) -> Any:
-    """Compiles conditional sampling, once for the same options."""
+  ) -> blocks.Draw:
+    """Returns what draws a block of `num` videos, compiled once for all.
+
+    `low` has frames of the small video, by their place in the large one, which
+    has `times` as many rows and columns.
+    """
+    cond = self.conditions(num, label, prompt)
+    if not cond:
+      changes.setdefault('guidance_scale', 1.0)
     settings = dataclasses.replace(self.settings, **changes)
-    choice = settings, measure, method
+    choice = settings, method, times
+    compiled = self._conditional_samplers
+    if choice not in compiled:
+      compiled[choice] = conditional_sampler(self.system, *choice)
+    draw = compiled[choice]
 
-    def draw(params, key, label, observed, mask, value):
-      return self.system.sample_given(
-        params,
-        key,
-        observed,
-        mask,
-        label=label,
-        method=method,
-        weight=settings.reconstruction_weight,
-        measure=measure,
-        value=value,
-        sampler=settings.sampler,
-        num_steps=settings.num_steps,
-        corrector=settings.corrector,
-        guidance_scale=settings.guidance_scale,
-      )
+    def draw_block(key, block, observed, mask):
+      seen = None
+      if low:
+        blank = np.zeros_like(low[0])
+        there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
+        seen = np.stack([low.get(f, blank) for f in block.frames], 1), there
+      return draw(self.params, key, cond, observed, mask, seen)
 
-    return self._conditional_samplers.setdefault(choice, jax.jit(draw))
-
-
-@functools.cache
-def _sums(factor: int) -> Measure:
-  """Returns `lower_resolution` times `factor`, of a pixel's own precision.
-
-  A mean of factor^2 pixels is known factor times better than one of them.
-  """
-  shrink = lower_resolution(factor)
-  return lambda x: factor * shrink(x)
+    return draw_block
 
 
 def load(workdir: str | os.PathLike) -> Model:
@@ -266,6 +292,7 @@ def load(workdir: str | os.PathLike) -> Model:
     params=restored.state,
     video_shape=job.video_shape,
     settings=job.sample,
-    num_classes=job.num_classes,
+    conditions=job.conditions(workdir),
+    frameskip=job.config['data'].get('frameskip', 1),
     step=restored.step,
   )

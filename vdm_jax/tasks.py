@@ -3,12 +3,15 @@
 extend        the video and what comes after it
 interpolate   new frames between those of the video
 upsample      the same video in the model's resolution
+
+and `cascade`, which needs no file but two models.
 """
 
 import ast
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 from jax import Array
 
@@ -22,18 +25,30 @@ from vdm_jax.systems.registry import build_sampler
 TASKS = ('extend', 'interpolate', 'upsample')
 
 
-def read(path: pathlib.Path, height: int, width: int) -> np.ndarray:
-  """Returns the videos of a file, float32 [N, F, height, width, 3].
+def read(
+  path: pathlib.Path, model: Model, task: str, factor: int = 2
+) -> np.ndarray:
+  """Returns the videos of a file as a task takes them, float32 [N, F, H, W, 3].
 
   Frames are scaled to cover the size and cut in the middle. An array (.npy)
   may hold several videos and is taken as it is.
 
+  Args:
+    path: the file.
+    model: what it is for.
+    task: one of TASKS.
+    factor: how many times smaller than the model's frames, for 'upsample'.
+
   Raises:
-    FileNotFoundError, ValueError: as `video.load`.
+    FileNotFoundError, ValueError: as `video.load`, and for a factor below 2.
   """
+  if factor < 2:
+    raise ValueError(f'--factor={factor} is not allowed: give 2 or more.')
   if path.suffix.lower() == '.npy' or not path.is_file():
     videos = video.load(path)
     return videos if videos.ndim == 5 else videos[None]
+  shrunk = factor if task == 'upsample' else 1
+  height, width = (side // shrunk for side in model.video_shape[1:3])
   framing = Framing('center', height, width)
   frames = decode.read(path, decode.scan(path), fit=framing.scaled)
   return to_float(framing.cut(frames, np.random.default_rng()))[None]
@@ -43,43 +58,83 @@ def run(
   task: str,
   model: Model,
   key: Array,
-  path: pathlib.Path,
+  known: np.ndarray,
   *,
-  num: int = 1,
   num_frames: int | None = None,
   factor: int = 2,
+  coarse: Model | None = None,
   **options: Any,
 ) -> np.ndarray:
-  """Returns `num` videos for each one in the file, [N, F, H, W, C].
+  """Returns what a task makes of each video, [N, F, H, W, C].
 
   Args:
     task: one of TASKS.
-    model: what makes them.
+    model: what makes it.
     key: random key.
-    path: the file with what is known.
-    num: different results for one video.
+    known: the videos, [N, n, h, w, C].
     num_frames: length of an extended video, the given frames among them; None
       is twice the model's.
-    factor: new frames per frame of an interpolated video, or how many times
-      larger an upsampled one is.
-    **options: as for `Model.extend`; a single label is for all videos.
+    factor: new frames per frame of an interpolated video.
+    coarse: a slower model that extends first, see `Model.extend`.
+    **options: as for `Model.extend`.
 
   Raises:
-    ValueError: for a file or numbers that do not fit the model.
+    ValueError: for videos or numbers that do not fit the model.
   """
-  window, height, width, _ = model.video_shape
-  if factor < 2:
-    raise ValueError(f'--factor={factor} is not allowed: give 2 or more.')
-  shrunk = factor if task == 'upsample' else 1
-  known = read(path, height // shrunk, width // shrunk).repeat(num, 0)
-  if (label := options.get('label')) is not None:
-    options['label'] = np.resize(label, len(known))
   if task == 'extend':
-    total = num_frames or max(2 * window, known.shape[1])
-    return model.extend(key, known, total, **options)
+    total = num_frames or max(2 * model.video_shape[0], known.shape[1])
+    return model.extend(key, known, total, coarse=coarse, **options)
   if task == 'interpolate':
     return model.interpolate(key, known, factor, **options)
   return model.upsample(key, known, **options)
+
+
+def cascade(
+  base: Model, finer: Model, key: Array, num: int, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws videos with one model and refines them with another, VDM Figure 2.
+
+  The finer model makes larger frames at a smaller frameskip: it is guided by
+  the base model's frames where they are, and by its own last frames.
+
+  Args:
+    base: makes [F, H, W, C] at frameskip k s.
+    finer: makes frames n times larger, at frameskip s.
+    key: random key.
+    num: how many videos.
+    **options: as for `Model.sample`; both models get them.
+
+  Returns:
+    The base model's videos [num, F, H, W, C], and those made of them,
+    [num, k F, n H, n W, C].
+
+  Raises:
+    ValueError: for models that do not fit each other.
+  """
+  slower = round(base.frameskip / finer.frameskip)
+  larger = finer.video_shape[1] // base.video_shape[1]
+  sides = tuple(larger * side for side in base.video_shape[1:3])
+  if (
+    larger < 2
+    or finer.video_shape[1:3] != sides
+    or base.frameskip != slower * finer.frameskip
+  ):
+    raise ValueError(
+      f'the base model makes {base.video_shape} at frameskip '
+      f'{base.frameskip:g}, the finer one {finer.video_shape} at '
+      f'{finer.frameskip:g}: its frames must be a whole number of times larger '
+      'and its frameskip a whole number of times smaller.'
+    )
+  first, second = jax.random.split(key)
+  if not options.keys() & {'label', 'prompt'}:
+    options['label'] = base.conditions.labels_in_turn(num)
+    options['prompt'] = base.conditions.captions_in_turn(num)
+  small = base.sample(first, num, show_progress=True, **options)
+  if not finer.conditions.num_classes:
+    options.pop('label', None)
+  if finer.conditions.texts is None:
+    options.pop('prompt', None)
+  return small, finer.upsample(second, small, factor=slower, **options)
 
 
 def parse_sampler(text: str) -> Any:

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,10 +162,12 @@ class VideoFolder:
       video = video[:, :, ::-1]
     example: dict = {'video': np.ascontiguousarray(video)}
     if self.captions:
-      text = file.with_suffix('.txt')
-      known = text.is_file()
-      example['caption'] = text.read_text('utf-8', 'replace') if known else ''
+      example['caption'] = _caption(file)
     return example
+
+  def texts(self) -> Iterator[str]:
+    """The caption of every file, '' where there is none."""
+    return (_caption(self.path / file.name) for file in self._files)
 
   def _frames(
     self, index: int, file: Path, rng: np.random.Generator, num_frames: int
@@ -267,6 +270,11 @@ class VideoFolder:
       f'out.{first} Accepted are {accepted} with at least {self._span} frames, '
       "or shorter ones with short='loop'."
     )
+
+
+def _caption(file: Path) -> str:
+  text = file.with_suffix('.txt')
+  return text.read_text('utf-8', 'replace') if text.is_file() else ''
 
 
 def _find(folder: Path) -> list[str]:

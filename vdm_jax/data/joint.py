@@ -39,15 +39,15 @@ class Joint:
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """Clip `index` of the source, and 'images' [K, H, W, C] drawn from `rng`.
 
-    With labels also 'image_label', int32 [K].
+    With labels also 'image_label', int32 [K], and with tokens 'image_tokens'
+    and 'image_token_mask', [K, ...].
     """
     example = dict(self.source.clip(index, rng))
     images = [self._image(rng) for _ in range(self.num_images)]
-    example['images'] = np.concatenate([image['video'] for image in images])
-    if 'label' in example:
-      labels = [image['label'] for image in images]
-      example['image_label'] = np.array(labels, np.int32)
-    return example
+    joint = {'images': np.concatenate([image['video'] for image in images])}
+    for name in example.keys() & {'label', 'tokens', 'token_mask'}:
+      joint[f'image_{name}'] = np.stack([image[name] for image in images])
+    return example | joint
 
   def _image(self, rng: np.random.Generator) -> dict[str, Any]:
     """An image of a random record, or of the next one that can be read."""

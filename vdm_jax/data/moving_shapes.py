@@ -11,6 +11,7 @@ shapes, colours and backgrounds.
 
 import dataclasses
 import hashlib
+import itertools
 import math
 from typing import Any
 
@@ -89,10 +90,11 @@ class Factors:
   @property
   def caption(self) -> str:
     """One sentence that names all four discrete factors."""
-    return (
-      f'a {self.colour} {self.shape} {self.action}s '
-      f'over a {self.background} background'
-    )
+    return _sentence(self.shape, self.colour, self.action, self.background)
+
+
+def _sentence(shape: str, colour: str, action: str, background: str) -> str:
+  return f'a {colour} {shape} {action}s over a {background} background'
 
 
 def render(
@@ -156,11 +158,13 @@ class MovingShapes:
     actions: tuple[str, ...] = CHOICES['actions'],
     backgrounds: tuple[str, ...] = CHOICES['backgrounds'],
     radius: tuple[float, float] = LOOKS['radius'],
+    captions: bool = False,
   ):
     """A data set of `num_clips` clips [num_frames, height, width, 3].
 
     Which names occur can be chosen, and the range of the object's radius in
-    short sides.  A class is a shape, a colour and an action that occur.
+    short sides.  A class is a shape, a colour and an action that occur.  With
+    `captions` a clip has its sentence too.
 
     Raises:
       ValueError: a number below 1, a side below 8 pixels, a frameskip not
@@ -191,6 +195,7 @@ class MovingShapes:
     }
     self.classes = tuple(shapes), tuple(colours), tuple(actions)
     self.radius = radius[0], radius[1]
+    self.captions = captions
     for name, chosen in self.choices.items():
       known = set(chosen) <= set(CHOICES[name])
       if not chosen or not known or len(set(chosen)) < len(chosen):
@@ -227,6 +232,13 @@ class MovingShapes:
     )
     return shape, colour, action
 
+  def texts(self) -> dict[str, int]:
+    """Every caption that occurs, and the class that it names."""
+    return {
+      _sentence(*names): self.label(*names[:3])
+      for names in itertools.product(*self.classes, self.choices['backgrounds'])
+    }
+
   def fingerprint(self) -> str:
     """Short hash of everything that determines the clips."""
     world = FORMAT, GRAVITY, RANGES, LOOKS, PALETTE, CLASSES, PATTERNS
@@ -245,7 +257,7 @@ class MovingShapes:
     return Factors.draw(rng, **self.choices, radius=self.radius)
 
   def clip(self, index: int, rng: np.random.Generator | None = None) -> dict:
-    """Clip `index`: 'video' uint8 [F, H, W, 3] and 'label' int32.
+    """Clip `index`: 'video' uint8 [F, H, W, 3], 'label' int32, 'caption'.
 
     `rng` is not used: a clip depends on (seed, split, index) alone. Sources of
     recorded videos choose their crops with it.
@@ -261,7 +273,12 @@ class MovingShapes:
   def _rendered(self, index: int, *size: Any) -> dict:
     factors = self.factors(index)
     label = self.label(factors.shape, factors.colour, factors.action)
-    return {'video': render(factors, *size), 'label': np.int32(label)}
+    caption = {'caption': factors.caption} if self.captions else {}
+    return {
+      'video': render(factors, *size),
+      'label': np.int32(label),
+      **caption,
+    }
 
 
 def _check(frameskip: float, **numbers: int) -> None:

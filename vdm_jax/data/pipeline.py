@@ -36,7 +36,8 @@ class Source(Protocol):
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """'video' uint8 or float32 [F, H, W, C]; 'label' and 'caption' may be.
 
-    So may 'images' [K, H, W, C], and 'image_label' [K] (`data.joint`).
+    So may 'tokens' [L, D] and 'token_mask' [L] (`data.text`), 'images'
+    [K, H, W, C], and with the same fields for each of them (`data.joint`).
     """
     ...
 
@@ -45,8 +46,9 @@ class Pipeline:
   """Endless host batches of a source; iterate over it.
 
   A batch is a dict of 'video' float32 [b, F, H, W, C] in [-1, 1] and, if the
-  source gives them, 'label' int32 [b], 'caption', a list of b strings, 'images'
-  float32 [b, K, H, W, C] and 'image_label' int32 [b, K], with
+  source gives them, 'label' int32 [b], 'caption', a list of b strings,
+  'tokens' [b, L, D], 'token_mask' bool [b, L], 'images' float32
+  [b, K, H, W, C] and 'image_label' int32 [b, K] and so on, with
   b = batch_size / num_hosts. Each record comes once in each epoch; batches run
   across the ends of epochs. Rows of all hosts, one after another, are the batch
   of a single host. Iterating again begins at `start` again.
@@ -138,7 +140,9 @@ class Pipeline:
       elif key == 'caption':
         batch[key] = values
       else:
-        batch[key] = np.array(values, np.int32)
+        array = np.array(values)
+        counts = np.issubdtype(array.dtype, np.integer)
+        batch[key] = array.astype(np.int32) if counts else array
     return batch
 
 

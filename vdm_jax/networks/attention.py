@@ -64,7 +64,8 @@ def attend(
   return jnp.einsum('...hnm,...mhd->...nhd', weights, v)
 
 
-def _heads(features: int, head_dim: int) -> int:
+def heads_of(features: int, head_dim: int) -> int:
+  """Returns how many heads of `head_dim` channels share `features`."""
   heads = max(1, features // head_dim)
   if features % heads:
     raise ValueError(
@@ -80,7 +81,7 @@ def _queries_keys_values(
 ) -> list[Array]:
   """Projects [B, F, H, W, C]; `layout` says which axes become a sequence."""
   features = x.shape[-1]
-  heads = _heads(features, head_dim)
+  heads = heads_of(features, head_dim)
   x = GroupNorm(dtype=dtype, name='norm')(x)
   qkv = Conv(3 * features, 1, dtype=dtype, name='qkv')(x)
   return [rearrange(a, layout, h=heads) for a in jnp.split(qkv, 3, axis=-1)]
@@ -175,30 +176,28 @@ class CrossAttention(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, x: Array, tokens: Array, token_mask: Array | None = None
-  ) -> Array:
+  def __call__(self, x: Array, tokens: Array, token_mask: Array) -> Array:
     """Returns x plus what it finds in `tokens`.
 
     Args:
       x: [B, F, H, W, C].
-      tokens: [B, L, D].
-      token_mask: [B, L], False where a token is padding; at least one token
-        of each video must be real.
+      tokens: [B, 1 or F, L, D].
+      token_mask: [B, 1 or F, L], False where a token is padding; at least one
+        token of each sequence must be real.
     """
     features = x.shape[-1]
-    heads = _heads(features, self.head_dim)
+    heads = heads_of(features, self.head_dim)
     q = Conv(features, 1, dtype=self.dtype, name='query')(
       GroupNorm(dtype=self.dtype, name='norm')(x)
     )
     kv = nn.Dense(2 * features, dtype=self.dtype, name='key_value')(
       nn.LayerNorm(dtype=self.dtype, name='token_norm')(tokens)
     )
-    q = rearrange(q, 'b f y x (h d) -> b (f y x) h d', h=heads)
+    q = rearrange(q, 'b f y x (h d) -> b f (y x) h d', h=heads)
     k, v = (
-      rearrange(a, 'b l (h d) -> b l h d', h=heads)
+      rearrange(a, 'b f l (h d) -> b f l h d', h=heads)
       for a in jnp.split(kv, 2, axis=-1)
     )
-    mask = None if token_mask is None else token_mask[:, None, None, :]
+    mask = token_mask[:, :, None, None, :]
     out = attend(q, k, v, mask=mask).reshape(x.shape)
     return x + _output(features, self.dtype)(out)

@@ -131,7 +131,7 @@ class Stage(nn.Module):
     )(x, embedding)
     if self.attention:
       x = SpatialAttention(self.head_dim, dtype=self.dtype, name='spatial')(x)
-    if self.attention and tokens is not None:
+    if self.attention and tokens is not None and token_mask is not None:
       x = CrossAttention(self.head_dim, dtype=self.dtype, name='cross')(
         x, tokens, token_mask
       )

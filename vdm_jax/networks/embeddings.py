@@ -1,6 +1,6 @@
-"""Conditioning vectors: noise level, class label and free vectors, one MLP.
+"""Conditioning vectors: noise level, class, text and free vectors, one MLP.
 
-    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + W_c cond
+    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + text + W_c c
     e_{k+1} = W_k SiLU(e_k)
 
 VDM, section 3: conditioning is "an embedding vector added into each residual
@@ -56,9 +56,20 @@ class ConditionEmbedding(nn.Module):
 
   @nn.compact
   def __call__(
-    self, logsnr: Array, label: Array | None = None, cond: Array | None = None
+    self,
+    logsnr: Array,
+    label: Array | None = None,
+    text: Array | None = None,
+    cond: Array | None = None,
   ) -> Array:
-    """Embeds noise levels [B], labels [B] or [B, F], vectors likewise."""
+    """Returns the embedding of a video or of each of its frames.
+
+    Args:
+      logsnr: [B].
+      label: [B] or [B, F].
+      text: [B, 1 or F, features], pooled from captions.
+      cond: [B, D] or [B, F, D].
+    """
 
     def dense(name):
       return nn.Dense(self.features, dtype=self.dtype, name=name)
@@ -75,6 +86,8 @@ class ConditionEmbedding(nn.Module):
           size + 1, self.features, dtype=self.dtype, name=f'label_{i}'
         )
         e = e + (table(value) if label.ndim == 2 else table(value)[:, None])
+    if text is not None:
+      e = e + text
     if cond is not None:
       cond = cond if cond.ndim == 3 else cond[:, None]
       e = e + dense('cond')(cond)

@@ -31,6 +31,7 @@ from vdm_jax.networks.blocks import ResidualBlock, Stage, nearest_upsample
 from vdm_jax.networks.convolution import Conv
 from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.normalization import GroupNorm
+from vdm_jax.networks.text import AttentionPooling, NullText
 
 
 class UNet(nn.Module):
@@ -49,7 +50,10 @@ class UNet(nn.Module):
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
     classes: sizes of the attributes that make up `label`, see
-      `ConditionEmbedding`; () for an unconditional network.
+      `ConditionEmbedding`; () for none.
+    text_dim: width of the text encoder's tokens; 0 for no text.
+    text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
+      'cross', attention from the pixels after each spatial attention.
     resample: 'conv' or 'block', see above.
     dropout: rate inside the residual blocks.
     patch: side of the square patches whose pixels become channels before the
@@ -72,6 +76,8 @@ class UNet(nn.Module):
   embedding_dim: int = 1024
   embedding_layers: int = 4
   classes: tuple[int, ...] = ()
+  text_dim: int = 0
+  text: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
   patch: int = 1
@@ -112,12 +118,14 @@ class UNet(nn.Module):
     Args:
       z: [B, F, H, W, C].
       logsnr: noise level of each video, [B].
-      label: class of each video, [B], or frame, [B, F]; None or the number of
-        classes is no class.
+      label: class of each video, [B], or of each video and of its images,
+        [B, 1 + K]; None or the number of classes is no class.
       cond: conditioning vectors, [B, D] or one for each frame, [B, F, D].
-      tokens: token sequences to attend to, [B, L, D].
-      token_mask: [B, L], False where a token is padding.
-      num_images: how many of the last frames are independent images.
+      tokens: tokens of each caption, [B, L, text_dim], or also of those of the
+        images, [B, 1 + K, L, text_dim]; None is no caption.
+      token_mask: [B, L] or [B, 1 + K, L], False where a token is padding; a
+        caption of padding alone is no caption.
+      num_images: K, how many of the last frames are independent images.
       train: turns dropout on; needs the rng stream 'dropout'.
 
     Returns:
@@ -164,6 +172,32 @@ class UNet(nn.Module):
       x = nearest_upsample(x)
       return Conv(x.shape[-1], dtype=self.dtype, name=name)(x)
 
+    def by_frame(a):
+      """[B, 1 + K, ...], of the video and of each image, to frames."""
+      if a.shape[1] == 1:  # one for all frames
+        return a
+      video = jnp.repeat(a[:, :1], z.shape[1] - num_images, axis=1)
+      return jnp.concatenate([video, a[:, 1:]], axis=1)
+
+    if label is not None and label.ndim == 2:
+      label = by_frame(label)
+    pooled = None
+    if self.text_dim:
+      if tokens is None or token_mask is None:
+        tokens = jnp.zeros((len(z), 1, self.text_dim))
+        token_mask = jnp.zeros((len(z), 1), bool)
+      if tokens.ndim == 3:
+        tokens, token_mask = tokens[:, None], token_mask[:, None]
+      tokens, token_mask = NullText(self.text_dim, name='no_text')(
+        tokens, token_mask
+      )
+      if self.text == 'cross':
+        tokens, token_mask = by_frame(tokens), by_frame(token_mask)
+      else:
+        pooled = AttentionPooling(
+          self.embedding_dim, dtype=self.dtype, name='text'
+        )(tokens, token_mask)
+        pooled, tokens = by_frame(pooled), None
     embedding = ConditionEmbedding(
       self.embedding_dim,
       self.embedding_layers,
@@ -171,7 +205,7 @@ class UNet(nn.Module):
       classes=self.classes,
       dtype=self.dtype,
       name='embedding',
-    )(logsnr, label, cond)
+    )(logsnr, label, pooled, cond)
     z = rearrange(
       z.astype(self.dtype),
       'b f (y p) (x q) c -> b f y x (p q c)',

@@ -2,11 +2,14 @@
 
     t ~ U[0, 1], spread evenly over the batch       one noise level a video
     eps ~ noise prior                               over the frames of a video
-    label -> no label                               for a share of them
+    condition -> no condition                       for a share of them
 
 Independent images (VDM section 4.3.1) share the noise level of the video that
-they ride with; their noise and whether their label is hidden are their own.
+they ride with; their noise and whether their condition is hidden are their own.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,43 @@ from jax import Array
 from vdm_jax.diffusion import times
 from vdm_jax.diffusion.noise import NoisePrior
 from vdm_jax.diffusion.schedules import Schedule
-from vdm_jax.systems.protocol import Batch
+from vdm_jax.systems.protocol import Batch, Cond
+
+
+def conditions(num_classes: int, text_dim: int) -> list[str]:
+  """Returns the names of the conditions of a network, see `Cond`."""
+  names = ['label'] if num_classes else []
+  return [*names, 'tokens', 'token_mask'] if text_dim else names
+
+
+def hide(cond: Cond, hidden: Array, num_classes: int) -> dict[str, Array]:
+  """Returns conditions, "no condition" where `hidden` [B] or [B, K] is True.
+
+  That is the class `num_classes`, and a caption without tokens.
+  """
+  shown = {name: jnp.asarray(value) for name, value in cond.items()}
+  if 'label' in cond:
+    shown['label'] = jnp.where(hidden, num_classes, shown['label'])
+  if 'token_mask' in cond:
+    shown['token_mask'] = shown['token_mask'] & ~hidden[..., None]
+  return shown
+
+
+def with_nothing(cond: Cond | None, num_classes: int) -> dict[str, Array]:
+  """Returns conditions [2 B, ...]: those given, then B times no condition.
+
+  Raises:
+    ValueError: if nothing is given.
+  """
+  if not cond:
+    raise ValueError(
+      'classifier-free guidance needs something to guide to: give labels or '
+      'prompts, or leave guidance_scale at 1.'
+    )
+  cond = {name: jnp.asarray(value) for name, value in cond.items()}
+  every = jnp.ones(len(next(iter(cond.values()))), bool)
+  nothing = hide(cond, every, num_classes)
+  return {k: jnp.concatenate([v, nothing[k]]) for k, v in cond.items()}
 
 
 def draw(
@@ -24,51 +63,55 @@ def draw(
   *,
   schedule: Schedule,
   noise: NoisePrior,
+  conditions: Sequence[str] = (),
   num_classes: int = 0,
-  label_dropout: float = 0.0,
+  dropout: float = 0.0,
 ) -> Batch:
-  """Returns a batch with logsnr [B] and eps [B, F, H, W, C], labels hidden.
+  """Returns a batch with logsnr [B] and eps [B, F, H, W, C].
 
-  With images [B, K, H, W, C] also 'image_eps', same shape. A hidden label is
-  `num_classes`; without classes there are no labels.
+  Of the conditions it keeps those in `conditions`, a share `dropout` hidden.
+  With images [B, K, H, W, C] also 'image_eps', same shape, and their
+  conditions.
   """
 
-  def hidden(key, label):
-    hide = jax.random.bernoulli(key, label_dropout, label.shape)
-    return jnp.where(hide, num_classes, label)
+  def cond(key, prefix, lead):
+    given = {name: batch[prefix + name] for name in conditions}
+    shown = hide(given, jax.random.bernoulli(key, dropout, lead), num_classes)
+    return {prefix + name: value for name, value in shown.items()}
 
-  time_key, noise_key, label_key = jax.random.split(key, 3)
+  time_key, noise_key, cond_key = jax.random.split(key, 3)
   video = batch['video']
   drawn = {
     'video': video,
     'logsnr': schedule(times.low_discrepancy(time_key, len(video))),
     'eps': noise.sample(noise_key, video.shape),
+    **cond(cond_key, '', video.shape[:1]),
   }
-  if num_classes:
-    drawn['label'] = hidden(label_key, batch['label'])
   if 'images' in batch:
-    noise_key, label_key = jax.random.split(jax.random.fold_in(key, 1))
+    noise_key, cond_key = jax.random.split(jax.random.fold_in(key, 1))
     drawn['images'] = batch['images']
     # A single frame sees standard Gaussian noise under every prior.
     drawn['image_eps'] = jax.random.normal(noise_key, batch['images'].shape)
-    if num_classes:
-      drawn['image_label'] = hidden(label_key, batch['image_label'])
+    drawn |= cond(cond_key, 'image_', batch['images'].shape[:2])
   return drawn
 
 
-def together(drawn: Batch) -> tuple[Array, Array, Array | None, int]:
+def together(
+  drawn: Batch, conditions: Sequence[str]
+) -> tuple[Array, Array, dict[str, Any], int]:
   """Joins images to their videos as trailing frames.
 
   Returns:
-    videos [B, F + K, H, W, C], eps of the same shape, labels [B], or
-    [B, F + K] where there are images, or None, and K.
+    videos [B, F + K, H, W, C], eps of the same shape, conditions [B, ...], or
+    [B, 1 + K, ...] where there are images, and K.
   """
-  video, eps, label = drawn['video'], drawn['eps'], drawn.get('label')
+  video, eps = drawn['video'], drawn['eps']
+  cond: dict[str, Any] = {name: drawn[name] for name in conditions}
   if 'images' not in drawn:
-    return video, eps, label, 0
-  if label is not None:
-    frames = jnp.repeat(label[:, None], video.shape[1], 1)
-    label = jnp.concatenate([frames, drawn['image_label']], 1)
+    return video, eps, cond, 0
+  for name, value in cond.items():
+    images = drawn[f'image_{name}']
+    cond[name] = jnp.concatenate([value[:, None], images], 1)
   video = jnp.concatenate([video, drawn['images']], 1)
   eps = jnp.concatenate([eps, drawn['image_eps']], 1)
-  return video, eps, label, drawn['images'].shape[1]
+  return video, eps, cond, drawn['images'].shape[1]

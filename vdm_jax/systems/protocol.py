@@ -1,6 +1,6 @@
 """What training asks of a system; every paper's assembly offers it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
@@ -9,10 +9,17 @@ from jax.typing import ArrayLike
 Params = Any
 """A pytree of float32 arrays."""
 
-Batch = dict[str, Array]
-"""'video' [B, F, H, W, C] in [-1, 1], and optionally 'label' [B].
+Cond = Mapping[str, ArrayLike]
+"""What videos are asked to show: nothing, or some of
 
-With independent images also 'images' [B, K, H, W, C] and 'image_label' [B, K].
+'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions.
+"""
+
+Batch = dict[str, Array]
+"""'video' [B, F, H, W, C] in [-1, 1], and optionally the fields of `Cond`.
+
+With independent images also 'images' [B, K, H, W, C] and the same fields for
+them, 'image_label' [B, K] and so on.
 """
 
 
@@ -22,7 +29,12 @@ class System(Protocol):
 
   @property
   def num_classes(self) -> int:
-    """Classes that it is conditioned on; 0 if unconditional."""
+    """Classes that it is conditioned on; 0 for none."""
+    ...
+
+  @property
+  def text_dim(self) -> int:
+    """Width of the tokens of its captions; 0 for none."""
     ...
 
   def check(self, video_shape: tuple[int, ...]) -> None:
@@ -51,7 +63,7 @@ class System(Protocol):
     key: Array,
     shape: tuple[int, ...],
     *,
-    label: Array | None = None,
+    cond: Cond | None = None,
     progress: Callable[[Any], None] | None = None,
     **options: Any,
   ) -> Array:
@@ -65,7 +77,7 @@ class System(Protocol):
     observed: ArrayLike,
     mask: ArrayLike,
     *,
-    label: Array | None = None,
+    cond: Cond | None = None,
     **options: Any,
   ) -> Array:
     """Returns videos that equal `observed` where `mask` is 1."""

@@ -23,8 +23,8 @@ from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import draw, together
-from vdm_jax.systems.protocol import Batch, Params
+from vdm_jax.systems.draw import conditions, draw, together, with_nothing
+from vdm_jax.systems.protocol import Batch, Cond, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +32,13 @@ class VDM:
   """A diffusion model of videos with one network.
 
   Attributes:
-    network: (z, logsnr [B], label=..., num_images=..., train=...) -> output,
+    network: (z, logsnr [B], **cond, num_images=..., train=...) -> output,
       e.g. `UNet`.
     schedule: t -> logsnr.
     noise: noise prior over frames.
     parameterization: what the network predicts.
     loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
-    label_dropout: share of labels hidden in training, so that the network
+    cond_dropout: share of conditions hidden in training, so that the network
       also learns the unconditional model that guidance needs.
   """
 
@@ -47,7 +47,7 @@ class VDM:
   noise: NoisePrior = Independent()
   parameterization: Parameterization = Eps()
   loss_weight: str = 'eps'
-  label_dropout: float = 0.1
+  cond_dropout: float = 0.1
 
   def __post_init__(self):
     if self.loss_weight not in losses.LOG_WEIGHTS:
@@ -58,8 +58,17 @@ class VDM:
 
   @property
   def num_classes(self) -> int:
-    """Classes that the network is conditioned on; 0 if unconditional."""
+    """Classes of the network; 0 for none."""
     return getattr(self.network, 'num_classes', 0)
+
+  @property
+  def text_dim(self) -> int:
+    """Width of the tokens of its captions; 0 for none."""
+    return getattr(self.network, 'text_dim', 0)
+
+  @property
+  def _conditions(self) -> list[str]:
+    return conditions(self.num_classes, self.text_dim)
 
   def check(self, video_shape: tuple[int, ...]) -> None:
     """Raises ValueError if videos [F, H, W, C] do not fit the network."""
@@ -72,25 +81,26 @@ class VDM:
     return self.network.init(key, z, jnp.zeros(1))['params']
 
   def draw(self, key: Array, batch: Batch) -> Batch:
-    """Adds logsnr [B] and eps [B, F, H, W, C]; hides some labels."""
+    """Adds logsnr [B] and eps [B, F, H, W, C]; hides some conditions."""
     return draw(
       key,
       batch,
       schedule=self.schedule,
       noise=self.noise,
+      conditions=self._conditions,
       num_classes=self.num_classes,
-      label_dropout=self.label_dropout,
+      dropout=self.cond_dropout,
     )
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
     """Returns eq. (2), the mean over all frames, images too: a scalar."""
-    x, eps, label, num_images = together(drawn)
+    x, eps, cond, num_images = together(drawn, self._conditions)
     logsnr = drawn['logsnr']
     output: Any = self.network.apply(
       {'params': params},
       gaussian.corrupt(x, eps, logsnr),
       logsnr,
-      label=label,
+      **cond,
       num_images=num_images,
       train=True,
       rngs={'dropout': key},
@@ -107,28 +117,18 @@ class VDM:
   def denoiser(
     self,
     params: Params,
-    label: Array | None = None,
+    cond: Cond | None = None,
     guidance_scale: float = 1.0,
   ) -> DenoiseFn:
-    """Returns the DenoiseFn of these parameters and classes [B], eq. (6).
-
-    Raises ValueError for guidance without a class to guide to.
-    """
+    """Returns the DenoiseFn of these parameters and conditions, eq. (6)."""
     if guidance_scale != 1.0:
-      if label is None:
-        raise ValueError(
-          f'guidance_scale={guidance_scale} needs classes to guide to: give '
-          'labels, or leave it at 1.'
-        )
-      nothing = jnp.full_like(label, self.num_classes)
-      both = self.denoiser(params, jnp.concatenate([label, nothing]))
+      both = self.denoiser(params, with_nothing(cond, self.num_classes))
       return guidance.classifier_free_together(both, guidance_scale)
 
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      output: Any = self.network.apply(
-        {'params': params}, z, logsnr, label=label
-      )
+      asked: Any = cond or {}
+      output: Any = self.network.apply({'params': params}, z, logsnr, **asked)
       return self.parameterization.predict(output, z, logsnr).x_hat
 
     return denoise
@@ -140,18 +140,17 @@ class VDM:
     observed: ArrayLike,
     mask: ArrayLike,
     *,
-    label: Array | None = None,
+    cond: Cond | None = None,
     guidance_scale: float = 1.0,
     **options: Any,
   ) -> Array:
     """Returns videos in [-1, 1] that agree with what is known of them.
 
-    See `samplers.conditional.sample_given`, which also takes the options:
-    sampler, num_steps, corrector, method, weight and so on.
+    See `samplers.conditional.sample_given`, which takes the options too.
     """
     return conditional.sample_given(
       key,
-      self.denoiser(params, label, guidance_scale),
+      self.denoiser(params, cond, guidance_scale),
       observed,
       mask,
       schedule=self.schedule,
@@ -166,7 +165,7 @@ class VDM:
     key: Array,
     shape: tuple[int, ...],
     *,
-    label: Array | None = None,
+    cond: Cond | None = None,
     sampler: Sampler = samplers.Ancestral(),
     num_steps: int = 256,
     corrector: Corrector | None = None,
@@ -179,7 +178,7 @@ class VDM:
       params: parameters, usually the EMA.
       key: random key.
       shape: shape of the result.
-      label: class of each video, [B]; None samples without a condition.
+      cond: what each video should show; None samples without a condition.
       sampler: the method.
       num_steps: its number of steps.
       corrector: a move after each step; doubles the network calls.
@@ -188,7 +187,7 @@ class VDM:
     """
     return samplers.sample(
       key,
-      guidance.clip(self.denoiser(params, label, guidance_scale)),
+      guidance.clip(self.denoiser(params, cond, guidance_scale)),
       shape,
       schedule=self.schedule,
       sampler=sampler,

@@ -5,10 +5,11 @@ while it runs on the device.
 """
 
 import dataclasses
-import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
@@ -16,7 +17,8 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vdm_jax.samplers import Ancestral, Corrector, Sampler
-from vdm_jax.systems.protocol import Params, System
+from vdm_jax.samplers.conditional import Measure, lower_resolution
+from vdm_jax.systems.protocol import Cond, Params, System
 from vdm_jax.training import sharding
 
 
@@ -62,7 +64,6 @@ class VideoSampler:
     system: what was trained.
     video_shape: (F, H, W, C).
     settings: how to draw.
-    num_classes: classes to draw from in turn; 0 if unconditional.
     mesh: devices to share a batch out over; None computes where the
       parameters are.
   """
@@ -73,21 +74,19 @@ class VideoSampler:
     video_shape: tuple[int, ...],
     settings: SampleSettings,
     *,
-    num_classes: int = 0,
     mesh: Mesh | None = None,
   ):
     self.settings = settings
-    self._num_classes = num_classes
     self._bar = tqdm(disable=True)
     if mesh is not None:
       sharding.check_batch(mesh, settings.batch_size, 'config.sample')
 
-    def draw(params: Params, key: Array, label: Array | None) -> Array:
+    def draw(params: Params, key: Array, cond: Cond) -> Array:
       videos = system.sample(
         params,
         key,
         (settings.batch_size, *video_shape),
-        label=label,
+        cond=cond,
         sampler=settings.sampler,
         num_steps=settings.num_steps,
         corrector=settings.corrector,
@@ -106,24 +105,12 @@ class VideoSampler:
     del step
     self._bar.update()
 
-  def labels(self, num: int) -> np.ndarray | None:
-    """Returns classes, [num], or None if unconditional.
-
-    Each comes once before one comes twice, and neighbours are far apart.
-    """
-    if not self._num_classes:
-      return None
-    stride = round(0.618 * self._num_classes) or 1  # the golden ratio
-    while math.gcd(stride, self._num_classes) > 1:
-      stride += 1
-    return stride * np.arange(num) % self._num_classes
-
   def __call__(
     self,
     params: Params,
     key: Array,
     num: int,
-    label: np.ndarray | None = None,
+    cond: Mapping[str, np.ndarray] | None = None,
     *,
     show_progress: bool = True,
   ) -> np.ndarray:
@@ -133,16 +120,14 @@ class VideoSampler:
       params: parameters, usually the EMA.
       key: random key.
       num: how many.
-      label: their classes, [num]; None draws all classes in turn.
+      cond: what they should show, arrays of `num` rows; None is nothing.
       show_progress: whether a bar is shown on standard error.
 
     Raises:
-      ValueError: for labels without classes, out of range, or of another
-        number.
+      ValueError: if `num` is below 1.
     """
     if num < 1:
       raise ValueError(f'{num} videos cannot be drawn: give at least 1.')
-    label = self.labels(num) if label is None else self._checked(label, num)
     size = self.settings.batch_size
     batches = -(-num // size)
     videos = []
@@ -154,9 +139,8 @@ class VideoSampler:
       leave=False,
     ) as self._bar:
       for batch in range(batches):
-        part = None
-        if label is not None:
-          part = np.resize(label[batch * size : (batch + 1) * size], size)
+        rows = np.arange(batch * size, (batch + 1) * size) % num
+        part = {name: value[rows] for name, value in (cond or {}).items()}
         drawn = self._draw(params, jax.random.fold_in(key, batch), part)
         if jax.process_count() > 1:
           drawn = multihost_utils.process_allgather(drawn, tiled=True)
@@ -164,15 +148,48 @@ class VideoSampler:
       jax.effects_barrier()
     return np.concatenate(videos)[:num]
 
-  def _checked(self, label: np.ndarray, num: int) -> np.ndarray:
-    label = np.asarray(label)
-    if not self._num_classes:
-      raise ValueError('a label was given, but the model has no classes.')
-    if label.shape != (num,) or not np.all(
-      (label >= 0) & (label < self._num_classes)
-    ):
-      raise ValueError(
-        f'label is {label.tolist()}; give {num} classes in '
-        f'[0, {self._num_classes - 1}].'
-      )
-    return label
+
+def conditional_sampler(
+  system: System, settings: SampleSettings, method: str, times: int = 0
+) -> Callable[..., Array]:
+  """Compiles the drawing of videos that are known in part.
+
+  Args:
+    system: what was trained.
+    settings: how to draw.
+    method: 'reconstruction' or 'replacement'.
+    times: how many times smaller the frames of a small video are; 0 for none.
+
+  Returns:
+    (params, key, cond, observed, mask, seen) -> videos [B, F, H, W, C], where
+    `seen` is None, or frames of the small video [B, F, H / k, W / k, C] and
+    which of them are there [1, F, 1, 1, 1].
+  """
+
+  def draw(params, key, cond, observed, mask, seen):
+    measure: Measure | None = None
+    value = None
+    if times:
+      small, there = seen
+      shrink = lower_resolution(times)
+      # A mean of n^2 pixels is known n times better than one of them.
+      value = times * jnp.where(there, small, 0.0)
+      measure = lambda x: times * jnp.where(there, shrink(x), 0.0)  # noqa: E731
+
+    return system.sample_given(
+      params,
+      key,
+      observed,
+      mask,
+      cond=cond,
+      method=method,
+      weight=settings.reconstruction_weight,
+      measure=measure,
+      value=value,
+      sampler=settings.sampler,
+      num_steps=settings.num_steps,
+      corrector=settings.corrector,
+      guidance_scale=settings.guidance_scale,
+    )
+
+  return jax.jit(draw)

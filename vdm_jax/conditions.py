@@ -1,0 +1,166 @@
+"""What a model can be asked for: classes, captions, or nothing.
+
+People give class numbers and sentences; networks take the arrays of
+`systems.protocol.Cond`.  Here is the way from one to the other, and the place
+where a request that a model cannot meet is refused.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vdm_jax.config import ConfigError
+from vdm_jax.data.text import Store, TextSettings, pad
+from vdm_jax.data.text_encoder import Encoder
+
+
+class Texts:
+  """Tokens of sentences: from a store, else by the encoder that made it.
+
+  Attributes:
+    dim: width of a token that the network takes.
+    settings: where store and encoder are.
+  """
+
+  def __init__(self, settings: TextSettings, dim: int, workdir: Path):
+    self.settings, self.dim = settings, dim
+    self.path = Path(settings.store) if settings.store else workdir / 'text'
+    self._store: Store | None = None
+    self._encoder: Encoder | None = None
+
+  def encoder(self) -> Encoder:
+    """Returns the encoder, loaded once.
+
+    Raises:
+      FileNotFoundError, ValueError: from `Encoder`, or for another width than
+        the network's.
+    """
+    if self._encoder is None:
+      encoder = Encoder(self.settings.encoder, self.settings.max_length)
+      self._check_width(encoder.dim, 'the encoder')
+      self._encoder = encoder
+    return self._encoder
+
+  def store(self) -> Store:
+    """Returns the store, opened once.
+
+    Raises:
+      FileNotFoundError, ValueError: from `Store`, or for another width than
+        the network's.
+    """
+    if self._store is None:
+      store = Store(self.path)
+      self._check_width(store.dim, str(self.path))
+      self._store = store
+    return self._store
+
+  def _check_width(self, dim: int, what: str) -> None:
+    if dim != self.dim:
+      raise ConfigError(
+        f'config.network.text_dim is {self.dim}, but {what} has tokens of '
+        f'{dim} numbers: use that.'
+      )
+
+  def __call__(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns 'tokens' [N, L, D] and 'token_mask' [N, L]; '' is no text.
+
+    Raises:
+      FileNotFoundError, ValueError: a caption is not in the store, and the
+        encoder cannot be loaded or is not the one that made the store.
+    """
+    known = self.store() if (self.path / 'store.json').exists() else {}
+    unknown = [c for c in captions if c.strip() and c not in known]
+    made = {}
+    if unknown:
+      encoder = self.encoder()
+      if isinstance(known, Store) and known.encoder != encoder.fingerprint():
+        raise ValueError(
+          f'the encoder in {self.settings.encoder} is not the one that made '
+          f'{self.path}: set config.text.encoder to that one.'
+        )
+      made = dict(zip(unknown, encoder(unknown), strict=True))
+    nothing = np.zeros((0, self.dim), np.float16)
+    sequences = [
+      made[c] if c in made else known[c] if c.strip() else nothing
+      for c in captions
+    ]
+    return pad(sequences, self.settings.max_length)
+
+
+class Conditions:
+  """What the videos of one model can be asked to show.
+
+  Attributes:
+    num_classes: classes of the model; 0 for none.
+    texts: its captions; None for a model without text.
+  """
+
+  def __init__(self, num_classes: int = 0, texts: Texts | None = None):
+    self.num_classes, self.texts = num_classes, texts
+
+  def labels_in_turn(self, num: int) -> np.ndarray | None:
+    """Returns classes, [num], or None for a model without.
+
+    Each comes once before one comes twice, and neighbours are far apart.
+    """
+    return _in_turn(num, self.num_classes) if self.num_classes else None
+
+  def captions_in_turn(self, num: int) -> list[str] | None:
+    """Returns captions of the data, [num], likewise."""
+    if self.texts is None:
+      return None
+    captions = self.texts.store().captions(10_000)
+    return [captions[i] for i in _in_turn(num, len(captions))]
+
+  def in_turn(self, num: int) -> dict[str, np.ndarray]:
+    """Returns the `Cond` of both."""
+    return self(num, self.labels_in_turn(num), self.captions_in_turn(num))
+
+  def __call__(
+    self,
+    num: int,
+    label: np.ndarray | Sequence[int] | int | None = None,
+    prompt: str | Sequence[str] | None = None,
+  ) -> dict[str, np.ndarray]:
+    """Returns the `Cond` of `num` videos; a single value is for all.
+
+    Raises:
+      ValueError: labels or prompts for a model without, of another number, or
+        classes that are not there.
+      FileNotFoundError: a prompt that nothing can encode.
+    """
+    cond: dict[str, np.ndarray] = {}
+    if label is not None:
+      if not self.num_classes:
+        raise ValueError('a label was given, but the model has no classes.')
+      label = np.asarray(label)
+      whole = np.broadcast_to(label, num) if label.ndim == 0 else label
+      if whole.shape != (num,) or not np.all(
+        (whole >= 0) & (whole < self.num_classes)
+      ):
+        raise ValueError(
+          f'label is {label.tolist()}; give {num} classes in '
+          f'[0, {self.num_classes - 1}].'
+        )
+      cond['label'] = whole
+    if prompt is not None:
+      if self.texts is None:
+        raise ValueError(
+          'a prompt was given, but the model was trained without text'
+          + (': give a label.' if self.num_classes else '.')
+        )
+      prompts = [prompt] * num if isinstance(prompt, str) else list(prompt)
+      if len(prompts) != num:
+        raise ValueError(f'{len(prompts)} prompts were given for {num} videos.')
+      cond |= self.texts(prompts)
+    return cond
+
+
+def _in_turn(num: int, size: int) -> np.ndarray:
+  """The numbers 0 to size - 1 over and over, in strides of the golden ratio."""
+  stride = round(0.618 * size) or 1
+  while math.gcd(stride, size) > 1:
+    stride += 1
+  return stride * np.arange(num) % size

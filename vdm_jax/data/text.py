@@ -1,0 +1,254 @@
+"""Captions as tokens: encoded once, stored, and given along with the clips.
+
+A store is a folder:
+
+    store.json    format, encoder, width of a token, number of captions
+    keys.npy      sorted 64-bit hashes of the captions, [N]
+    ends.npy      where the tokens of each caption end, [N]
+    tokens.f16    tokens of all captions, one after another, float16 [T, D]
+    captions.txt  the captions, one JSON string a line, in the order of the keys
+
+Lookups touch a few pages of mapped files, so a store of many millions of
+captions costs no memory in any worker.  It appears complete or not at all.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+FORMAT = 1
+_BATCH = 64  # captions encoded at once
+
+Encode = Callable[[Sequence[str]], list[np.ndarray]]
+"""Captions -> tokens of each, [l, D] with l >= 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings:
+  """Where tokens come from, the section `config.text`.
+
+  Attributes:
+    encoder: folder of a text encoder, as transformers saves it; needed to
+      encode captions, and at sampling for prompts that are not in the store.
+    store: folder of the encoded captions; '' is `text` in the workdir.
+    max_length: tokens of a caption; the rest is cut off.
+  """
+
+  encoder: str = ''
+  store: str = ''
+  max_length: int = 64
+
+  def __post_init__(self):
+    if self.max_length < 1:
+      raise ValueError(
+        f'config.text.max_length={self.max_length} is not allowed: give at '
+        'least 1.'
+      )
+
+
+def _key(caption: str) -> int:
+  digest = hashlib.blake2b(caption.strip().encode(), digest_size=8).digest()
+  return int.from_bytes(digest, 'little')
+
+
+class Store:
+  """Tokens by caption; opens what `write` wrote.
+
+  Attributes:
+    dim: width of a token, D.
+    encoder: fingerprint of the encoder.
+  """
+
+  def __init__(self, path: str | Path):
+    """Opens a store.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it was written in another format.
+    """
+    self.path = Path(path)
+    index = self.path / 'store.json'
+    if not index.exists():
+      raise FileNotFoundError(
+        f'{self.path} holds no encoded captions: run --mode=encode with the '
+        'same --config and --workdir first.'
+      )
+    about = json.loads(index.read_text(encoding='utf-8'))
+    if about['format'] != FORMAT:
+      raise ValueError(
+        f'{self.path} has format {about["format"]}; this version reads '
+        f'{FORMAT}: run --mode=encode again, into another folder.'
+      )
+    self.dim, self.encoder = about['dim'], about['encoder']
+    self._digest = about['digest']
+    self._keys = np.load(self.path / 'keys.npy', mmap_mode='r')
+    self._ends = np.load(self.path / 'ends.npy', mmap_mode='r')
+    self._tokens = np.memmap(self.path / 'tokens.f16', np.float16, 'r')
+    self._tokens = self._tokens.reshape(-1, self.dim)
+
+  def __getstate__(self) -> Path:
+    return self.path  # a worker process maps the files anew
+
+  def __setstate__(self, path: Path):
+    self.__init__(path)
+
+  def __len__(self) -> int:
+    return len(self._keys)
+
+  def _place(self, caption: str) -> int | None:
+    place = int(np.searchsorted(self._keys, np.uint64(_key(caption))))
+    found = place < len(self) and self._keys[place] == _key(caption)
+    return place if found else None
+
+  def __contains__(self, caption: str) -> bool:
+    return self._place(caption) is not None
+
+  def __getitem__(self, caption: str) -> np.ndarray:
+    """Tokens [l, D], float16; KeyError for a caption that is not there."""
+    place = self._place(caption)
+    if place is None:
+      raise KeyError(caption)
+    first = self._ends[place - 1] if place else 0
+    return np.asarray(self._tokens[first : self._ends[place]])
+
+  def captions(self, num: int) -> list[str]:
+    """The first `num` captions, fewer if there are fewer."""
+    with (self.path / 'captions.txt').open(encoding='utf-8') as lines:
+      return [json.loads(line) for line in itertools.islice(lines, num)]
+
+  def fingerprint(self) -> str:
+    """Short hash of the captions and of their encoder."""
+    return f'{self.encoder}-{self._digest}'
+
+
+def write(
+  path: str | Path, captions: Iterable[str], encode: Encode, encoder: str
+) -> Store:
+  """Encodes captions, each once, and writes a store.
+
+  Args:
+    path: the folder to write; an existing store is replaced at the end.
+    captions: in any order; empty ones, which are "no condition", are left out.
+    encode: gives the tokens.
+    encoder: its fingerprint.
+
+  Raises:
+    ValueError: there is no caption.
+    FileExistsError: `path` is something else than a store.
+  """
+  path = Path(path)
+  if path.exists() and not (path / 'store.json').exists():
+    raise FileExistsError(
+      f'{path} exists and is no store of captions: give another folder.'
+    )
+  by_key = {_key(c): c.strip() for c in captions if c.strip()}
+  if not by_key:
+    raise ValueError('There are no captions to encode: is captions=True set?')
+  keys = sorted(by_key)
+  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  ends, dim, total = [], 0, 0
+  with (
+    (partial / 'tokens.f16').open('wb') as file,
+    tqdm(total=len(keys), desc='encoding', unit='caption', disable=None) as bar,
+  ):
+    for first in range(0, len(keys), _BATCH):
+      batch = [by_key[key] for key in keys[first : first + _BATCH]]
+      for tokens in encode(batch):
+        total, dim = total + len(tokens), tokens.shape[1]
+        ends.append(total)
+        file.write(np.ascontiguousarray(tokens, np.float16).tobytes())
+      bar.update(len(batch))
+  np.save(partial / 'keys.npy', np.array(keys, np.uint64))
+  np.save(partial / 'ends.npy', np.array(ends, np.int64))
+  lines = ''.join(json.dumps(by_key[key]) + '\n' for key in keys)
+  (partial / 'captions.txt').write_text(lines, encoding='utf-8')
+  about = {
+    'format': FORMAT,
+    'encoder': encoder,
+    'dim': dim,
+    'digest': hashlib.sha256(lines.encode()).hexdigest()[:16],
+  }
+  (partial / 'store.json').write_text(json.dumps(about), encoding='utf-8')
+  replaced = partial.with_suffix('.old')
+  if path.exists():
+    path.rename(replaced)
+  partial.rename(path)
+  shutil.rmtree(replaced, ignore_errors=True)
+  return Store(path)
+
+
+def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
+  """'tokens' [N, length, D] and 'token_mask' [N, length] of N sequences."""
+  dim = sequences[0].shape[1]
+  tokens = np.zeros((len(sequences), length, dim), np.float16)
+  mask = np.zeros((len(sequences), length), bool)
+  for row, sequence in enumerate(sequences):
+    cut = sequence[:length]
+    tokens[row, : len(cut)] = cut
+    mask[row, : len(cut)] = True
+  return {'tokens': tokens, 'token_mask': mask}
+
+
+class Captioned:
+  """A source whose clips carry the tokens of their captions.
+
+  Attributes:
+    source: gives clips with 'caption'.
+    store: has the tokens of every caption.
+    num_classes, skipped: those of the source.
+  """
+
+  def __init__(self, source: Any, store: Store, max_length: int):
+    """Checks that the store covers the source.
+
+    Raises:
+      ValueError: the source has no captions, or the store lacks one.
+    """
+    if not getattr(source, 'captions', False):
+      raise ValueError(
+        'a model of text needs captions: set config.data.captions to True.'
+      )
+    missing = [c for c in source.texts() if c.strip() and c not in store]
+    if missing:
+      raise ValueError(
+        f'{store.path} lacks {len(missing)} captions of the data, e.g. '
+        f'{missing[0]!r}: run --mode=encode again.'
+      )
+    self.source, self.store, self.max_length = source, store, max_length
+    self.num_classes = getattr(source, 'num_classes', 0)
+    self.skipped = getattr(source, 'skipped', ())
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def fingerprint(self) -> str:
+    """The source's and the store's."""
+    text = f'{self.store.fingerprint()}-{self.max_length}'
+    return f'{self.source.fingerprint()}+{text}'
+
+  def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Clip `index`, with 'tokens' [L, D] and 'token_mask' [L]."""
+    return self._with_tokens(self.source.clip(index, rng))
+
+  def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Image `index` of the source, likewise."""
+    return self._with_tokens(self.source.image(index, rng))
+
+  def _with_tokens(self, example: dict[str, Any]) -> dict[str, Any]:
+    caption = example['caption']
+    tokens = np.zeros((0, self.store.dim), np.float16)
+    if caption.strip():
+      tokens = self.store[caption]
+    padded = pad([tokens], self.max_length)
+    return {**example, **{name: rows[0] for name, rows in padded.items()}}

@@ -1,0 +1,73 @@
+"""What a run leaves behind for people: sample files and their evaluation."""
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from vdm_jax import evaluation, video
+from vdm_jax.job import Job
+from vdm_jax.systems.protocol import Params
+from vdm_jax.training.sampling import VideoSampler
+
+
+def save_samples(
+  workdir: pathlib.Path, name: str, videos: np.ndarray, fps: int
+) -> None:
+  """Writes videos as gif, mp4 and contact sheet into workdir/samples."""
+  if jax.process_index() != 0:
+    return
+  folder = workdir / 'samples'
+  folder.mkdir(exist_ok=True)
+  for suffix in ('gif', 'mp4', 'png'):
+    video.save(folder / f'{name}.{suffix}', videos, fps=fps)
+  logging.info('Samples: %s', folder / f'{name}.gif')
+
+
+def finish(
+  workdir: pathlib.Path,
+  job: Job,
+  draw: VideoSampler,
+  params: Params,
+  *,
+  step: int,
+  seed: int,
+  num: int | None = None,
+) -> None:
+  """Draws samples, saves some and, on moving_shapes, judges all."""
+  data = job.config['data']
+  exact = data['name'] == 'moving_shapes'
+  if num is None:
+    num = job.sample.num_evaluated if exact else job.sample.num
+  conditions = job.conditions(workdir)
+  label, prompt = (
+    conditions.labels_in_turn(num),
+    conditions.captions_in_turn(num),
+  )
+  cond = conditions(num, label, prompt)
+  videos = draw(params, jax.random.key(seed), num, cond)
+  shown = videos[: job.sample.num]
+  save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)
+  if not exact or jax.process_index() != 0:
+    return
+  if prompt is not None:
+    label = evaluation.labels_of(data, prompt)
+  results = evaluation.evaluate(videos, data, label)
+  path = workdir / 'evaluation.json'
+  evaluation.write(path, {'step': step, 'videos': num, **results})
+  if label is not None:
+    asked = prompt or evaluation.describe(data, label)
+    print(f'Samples, from the top: {", ".join(asked[: len(shown)])}.')
+  print(f'Exact evaluation of {num} videos at step {step} ({path}):')
+  print(evaluation.table(results))
+
+
+def report_skipped(source: Any, skipped_clips: dict[str, str]) -> None:
+  """Names the files that were left out of training, and why."""
+  skipped = dict(getattr(source, 'skipped', ())) | skipped_clips
+  if skipped:
+    print(f'{len(skipped)} files could not be used:')
+    for path, reason in sorted(skipped.items()):
+      print(f'  {path}: {reason}')
