@@ -3,7 +3,8 @@
 Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
-Variants:  --config=configs/moving_shapes.py:smoke   (two steps, for tests)
+Variants:  --config=configs/moving_shapes.py:text    (captions, not classes)
+           --config=configs/moving_shapes.py:smoke   (two steps, for tests)
 Hardware:  2 CPU cores, 11 minutes, 1.6 GiB
 Result:    loss 0.045; exact evaluation of 192 samples (held-out clips: 100 %):
            right objects 99 %, still background 100 %, valid 3 %: circles and
@@ -20,7 +21,7 @@ from vdm_jax.config import choose, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'smoke')
+  chosen = choose(variant, 'text', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -79,6 +80,10 @@ def get_config(variant: str = '') -> ConfigDict:
   )
   # The learning rate falls to zero over the run, however long it is.
   config.optimizer.decay_steps = config.train.get_oneway_ref('num_steps')
+  if 'text' in chosen:
+    config.data.captions = True
+    config.network.update(classes=(), text_dim=384)
+    config.text = {'encoder': '', 'store': '', 'max_length': 16}
   if 'smoke' in chosen:
     shrink(config)
   return config

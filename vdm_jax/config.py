@@ -163,6 +163,8 @@ def shrink(config: Any) -> None:
   config.network.update(width=8, multipliers=(1, 2), num_blocks=1, head_dim=8)
   config.network.update(attention_resolutions=(8,), embedding_dim=16)
   config.network.dtype = 'float32'
+  if config.network.get('text_dim'):
+    config.network.text_dim = 8
   config.optimizer.update(warmup_steps=1, decay_steps=0)
   config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
   config.train.look_every = 0

@@ -32,6 +32,7 @@ class NullText(nn.Module):
     """Returns tokens [..., L, D] and mask [..., L], one token real at least."""
     null = self.param('token', nn.initializers.normal(1.0), (self.dim,))
     empty = ~mask.any(-1)
+    tokens = tokens.astype(null.dtype)
     first = jnp.where(empty[..., None], null, tokens[..., 0, :])
     tokens = tokens.at[..., 0, :].set(first)
     return tokens, mask.at[..., 0].set(mask[..., 0] | empty)

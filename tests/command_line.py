@@ -1,0 +1,43 @@
+"""The command line, run inside of a test's process."""
+
+import pathlib
+import sys
+from unittest import mock
+
+import pytest
+from absl import flags
+
+from vdm_jax import main
+
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+SHAPES = f'--config={CONFIGS / "moving_shapes.py"}:smoke'
+FOLDER = f'--config={CONFIGS / "folder.py"}:smoke'
+EIGHT = '--config.train.batch_size=8', '--config.sample.batch_size=8'
+
+
+def forget_flags():
+  """Makes the flags of this process as they were before the first command."""
+  flags.FLAGS.unparse_flags()
+  for name in list(flags.FLAGS):
+    if name.startswith('config.'):  # defined anew by each config
+      delattr(flags.FLAGS, name)
+  for flag in flags.FLAGS.get_flags_for_module(main.__name__):
+    flag.unparse()
+
+
+def command(workdir, *arguments):
+  """Runs `python -m vdm_jax.main --workdir=... arguments` in this process."""
+  forget_flags()
+  argv = ['main', f'--workdir={workdir}', *arguments]
+  with mock.patch.object(sys, 'argv', argv):  # ml_collections reads it
+    main.main(main.parse_flags(argv))
+
+
+def fails(capsys, workdir, *arguments):
+  """Returns the error sentence of a command that must exit with 2."""
+  with pytest.raises(SystemExit) as stop:
+    command(workdir, *arguments)
+  assert stop.value.code == 2
+  message = capsys.readouterr().err.strip().splitlines()[-1]
+  assert message.startswith('error: ')
+  return message

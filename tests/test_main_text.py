@@ -1,0 +1,130 @@
+"""Text and cascades from the command line, with an encoder of no weights."""
+
+import json
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+import vdm_jax
+from tests.command_line import EIGHT, SHAPES, command, fails, forget_flags
+from tests.text_cases import encode_words
+from vdm_jax import main
+
+TEXT = SHAPES.replace(':smoke', ':text,smoke')
+QUICK = ('--config.network.multipliers=(1,)',)
+PROMPT = 'a red circle slides over a plain background'
+
+
+class Words:
+  """Stands for `Encoder`: a word is its hash."""
+
+  def __init__(self, path, max_length):
+    if not path:
+      raise FileNotFoundError("config.text.encoder='' is no folder")
+    self.dim, self.max_length = 8, max_length
+
+  def fingerprint(self):
+    return 'words'
+
+  def __call__(self, captions):
+    return [tokens[: self.max_length] for tokens in encode_words(captions)]
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _encoder():
+  with mock.patch('vdm_jax.conditions.Encoder', Words):
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _clean_flags():
+  yield
+  forget_flags()
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A workdir with a finished run of two steps, of captions."""
+  workdir = tmp_path_factory.mktemp('runs') / 'text'
+  encoder = '--config.text.encoder=words'
+  command(workdir, '--mode=encode', TEXT, encoder)
+  command(workdir, TEXT, *EIGHT, *QUICK, encoder, '--config.data.frameskip=1')
+  return workdir
+
+
+def test_captions_are_encoded_trained_and_judged(trained):
+  shares = json.loads((trained / 'evaluation.json').read_text())
+  assert {'shape', 'colour', 'action'} <= shares['samples'].keys()
+  store = vdm_jax.load(trained).conditions.texts.store()
+  assert len(store) == 2 * 6 * 4 * 2  # shapes, colours, actions, backgrounds
+  assert PROMPT in store
+
+
+def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
+  saved = {}
+  monkeypatch.setattr(
+    main, 'save_samples', lambda _, name, videos, fps: saved.update({0: videos})
+  )
+  few = '--mode=sample', '--num=3', '--num_steps=2'
+  command(trained, *few, f'--prompt={PROMPT}', '--prompt=new words')
+  model = vdm_jax.load(trained)
+  key = jax.random.key(0)
+  expected = model.sample(
+    key, 3, prompt=[PROMPT, 'new words', PROMPT], num_steps=2
+  )
+  np.testing.assert_array_equal(saved[0], expected)
+  # Two steps of training leave hardly a trace of the text; noise does.
+  model.params = jax.tree.map(
+    lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape),
+    model.params,
+  )
+  one, other = (
+    model.sample(key, 1, prompt=prompt, num_steps=2)
+    for prompt in (PROMPT, PROMPT.replace('red', 'blue'))
+  )
+  assert np.abs(one - other).max() > 1e-3
+
+
+def test_what_cannot_be_read_or_encoded_is_said(trained, tmp_path, capsys):
+  never = tmp_path / 'never'
+  message = fails(capsys, never, TEXT, *EIGHT)
+  assert 'holds no encoded captions: run --mode=encode' in message
+  message = fails(capsys, never, '--mode=encode', TEXT)
+  assert "text.encoder='' is no folder" in message
+  message = fails(capsys, never, '--mode=encode', SHAPES)
+  assert 'nothing to encode' in message
+  message = fails(capsys, never, '--mode=encode')
+  assert 'needs --config' in message
+  message = fails(capsys, never, TEXT, '--config.network.text_dim=0')
+  assert 'the network takes no text' in message
+  assert not never.exists()
+  message = fails(capsys, trained, '--mode=sample', '--label=0')
+  assert 'the model has no classes' in message
+
+
+@pytest.fixture(scope='module')
+def finer(tmp_path_factory):
+  """A workdir of larger and faster videos, without any condition."""
+  workdir = tmp_path_factory.mktemp('runs') / 'finer'
+  size = '--config.data.height=32', '--config.data.width=32'
+  plain = '--config.network.classes=()'
+  rest = *EIGHT, *QUICK, *size, plain
+  command(workdir, SHAPES, *rest, '--config.data.frameskip=0.5')
+  return workdir
+
+
+def test_a_cascade_is_one_command(trained, finer, capsys):
+  few = '--num=2', '--num_steps=2', f'--prompt={PROMPT}'
+  command(trained, '--mode=cascade', f'--finer={finer}', *few)
+  samples = trained / 'samples'
+  small = vdm_jax.video.load(samples / 'cascade_0000002_seed_0_small.gif')
+  large = vdm_jax.video.load(samples / 'cascade_0000002_seed_0.gif')
+  assert small.shape[0] == 4
+  assert large.shape[0] == 8
+  message = fails(capsys, finer, '--mode=cascade', f'--finer={trained}')
+  assert 'a whole number of times larger' in message
+  assert 'needs --finer' in fails(capsys, trained, '--mode=cascade')
+  message = fails(capsys, finer, '--mode=sample', f'--prompt={PROMPT}')
+  assert 'trained without text' in message
