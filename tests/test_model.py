@@ -9,7 +9,8 @@ from tests.gaussian_video import exact_denoiser, exponential_covariance
 from vdm_jax.diffusion.schedules import Cosine
 from vdm_jax.model import Model
 from vdm_jax.samplers import Ancestral, Langevin, sample
-from vdm_jax.samplers.conditional import lower_resolution, sample_given
+from vdm_jax.samplers.conditional import sample_given
+from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.tasks import cascade
 from vdm_jax.training.sampling import SampleSettings
 

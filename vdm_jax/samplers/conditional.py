@@ -1,7 +1,7 @@
 """Conditional samples of an unconditional model, VDM section 3.1.
 
 What is known of a video is a *measurement*, a differentiable map from a video
-to numbers (some frames, a region, a lower resolution), and its value x^a.
+to numbers (`samplers.measurements`), and its value x^a.
 
     reconstruction guidance, eq. (7) and (8):
       x~ = x_hat(z) - (w alpha / 2) grad_z |x^a - measure(x_hat(z))|^2
@@ -28,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from vdm_jax.diffusion import gaussian
@@ -35,21 +36,8 @@ from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Schedule
 from vdm_jax.samplers.guidance import clip
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
+from vdm_jax.samplers.measurements import Measure, region, together
 from vdm_jax.shapes import DenoiseFn, LogSNR, PRNGKey, Video
-
-Measure = Callable[[Array], Any]
-"""x -> what is known of it, an array or a tree of arrays."""
-
-
-def lower_resolution(factor: int) -> Measure:
-  """Returns the measurement of eq. (8): means of factor x factor pixels."""
-
-  def measure(x: Array) -> Array:
-    *lead, height, width, channels = x.shape
-    cells = height // factor, factor, width // factor, factor
-    return x.reshape(*lead, *cells, channels).mean((-4, -2))
-
-  return measure
 
 
 def guide_by_reconstruction(
@@ -179,7 +167,7 @@ def sample_given(
 
   Raises:
     ValueError: for an unknown method, a measure that the method ignores or
-      that has no value, or arrays that do not fit.
+      that has no value, arrays that do not fit, or pixels out of range.
   """
   if method not in ('reconstruction', 'replacement'):
     raise ValueError(
@@ -192,18 +180,17 @@ def sample_given(
       'method="replacement" cannot use a measure: choose "reconstruction".'
     )
   mask = jnp.asarray(mask, bool)
-  if shape is None:
-    shape = jnp.broadcast_shapes(jnp.shape(observed), mask.shape)
+  shape = _checked_shape(jnp.shape(observed), mask.shape, shape)
+  if clipped:
+    _check_range(observed, mask)
   observed = jnp.asarray(observed, jnp.float32)
+  known, target = region(mask), observed
+  if measure is not None:
+    _check_value(measure, value, shape)
+    known, target = together(known, measure), (observed, value)
 
   given = denoise
   if method == 'reconstruction':
-
-    def known(x: Array) -> Any:
-      pixels = jnp.where(mask, x, 0.0)
-      return pixels if measure is None else (pixels, measure(x))
-
-    target = observed if measure is None else (observed, value)
     given = guide_by_reconstruction(denoise, known, target, weight)
   if redraw:
     corrector = Redraw(observed, mask, corrector)
@@ -221,3 +208,46 @@ def sample_given(
     progress=progress,
   )
   return jnp.where(mask, observed, x)
+
+
+def _checked_shape(
+  observed: tuple[int, ...], mask: tuple[int, ...], shape: Any
+) -> tuple[int, ...]:
+  """Returns the videos' shape, which `observed` and `mask` broadcast to."""
+  try:
+    whole = jnp.broadcast_shapes(observed, mask, shape or ())
+  except ValueError:
+    whole = ()
+  if len(whole) != 5 or (shape and whole != tuple(shape)):
+    raise ValueError(
+      f'observed of shape {observed} and mask of shape {mask} do not make '
+      f'videos of {tuple(shape) if shape else "[B, F, H, W, C]"}.'
+    )
+  return whole
+
+
+def _check_range(observed: ArrayLike, mask: Array) -> None:
+  """Raises ValueError for known pixels far from [-1, 1], where they are values.
+
+  Inside of a compiled function they are not yet known.
+  """
+  if isinstance(observed, Tracer) or isinstance(mask, Tracer):
+    return
+  worst = float(jnp.max(jnp.abs(jnp.where(mask, observed, 0.0))))
+  if not worst <= 1.5:  # resizing overshoots a little
+    raise ValueError(
+      f'known pixels reach {worst:g}; give them in [-1, 1], uint8 divided by '
+      '127.5 minus 1.'
+    )
+
+
+def _check_value(measure: Measure, value: Any, shape: tuple[int, ...]) -> None:
+  """Raises ValueError unless `value` is shaped like a measurement."""
+  video = jax.ShapeDtypeStruct(shape, jnp.float32)
+  expected = jax.tree.map(lambda a: a.shape, jax.eval_shape(measure, video))
+  found = jax.tree.map(jnp.shape, value)
+  if found != expected:
+    raise ValueError(
+      f'the value has shape {found}, but measuring a video of {shape} gives '
+      f'{expected}.'
+    )

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vdm_jax.samplers import Ancestral, Corrector, Sampler
-from vdm_jax.samplers.conditional import Measure, lower_resolution
+from vdm_jax.samplers.measurements import Measure, lower_resolution
 from vdm_jax.systems.protocol import Cond, Params, System
 from vdm_jax.training import sharding
 
