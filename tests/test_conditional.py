@@ -58,14 +58,14 @@ def guided_by(scale):
   return classifier_free(DENOISE, alone, scale)
 
 
-def given(key=0, denoise=DENOISE, **options):
+def given(key=0, denoise=DENOISE, truth=TRUTH, **options):
   arguments = {
     'schedule': Cosine(),
     'sampler': Ancestral(0.0),
     'num_steps': 256,
   } | options
   return jax.jit(
-    lambda key: sample_given(key, denoise, TRUTH, MASK, **arguments)
+    lambda key: sample_given(key, denoise, truth, MASK, **arguments)
   )(jax.random.key(key))
 
 
@@ -407,8 +407,14 @@ def test_unknown_pixels_may_hold_anything():
   np.testing.assert_array_equal(x, y)
 
 
+def test_what_is_known_may_be_a_constant_of_a_compiled_function():
+  truth = np.clip(TRUTH, -1, 1)
+  x = given(num_steps=2, clipped=True, truth=jnp.asarray(truth))
+  np.testing.assert_array_equal(x[:, :KNOWN], truth[:, :KNOWN])
+
+
 def test_clipping_is_outside_of_the_guidance():
-  x = given(num_steps=8, clipped=True)
+  x = given(num_steps=8, clipped=True, truth=np.clip(TRUTH, -1, 1))
   new = np.asarray(x[:, KNOWN:])
   assert np.abs(new).max() == 1.0
   replaced = replace_known(DENOISE, TRUTH, MASK)(

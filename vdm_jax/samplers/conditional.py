@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -179,10 +180,10 @@ def sample_given(
     raise ValueError(
       'method="replacement" cannot use a measure: choose "reconstruction".'
     )
-  mask = jnp.asarray(mask, bool)
-  shape = _checked_shape(jnp.shape(observed), mask.shape, shape)
   if clipped:
     _check_range(observed, mask)
+  mask = jnp.asarray(mask, bool)
+  shape = _checked_shape(jnp.shape(observed), mask.shape, shape)
   observed = jnp.asarray(observed, jnp.float32)
   known, target = region(mask), observed
   if measure is not None:
@@ -226,14 +227,15 @@ def _checked_shape(
   return whole
 
 
-def _check_range(observed: ArrayLike, mask: Array) -> None:
+def _check_range(observed: ArrayLike, mask: ArrayLike) -> None:
   """Raises ValueError for known pixels far from [-1, 1], where they are values.
 
   Inside of a compiled function they are not yet known.
   """
   if isinstance(observed, Tracer) or isinstance(mask, Tracer):
     return
-  worst = float(jnp.max(jnp.abs(jnp.where(mask, observed, 0.0))))
+  known = np.where(np.asarray(mask, bool), np.asarray(observed), 0.0)
+  worst = float(np.abs(known).max())
   if not worst <= 1.5:  # resizing overshoots a little
     raise ValueError(
       f'known pixels reach {worst:g}; give them in [-1, 1], uint8 divided by '
