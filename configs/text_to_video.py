@@ -13,6 +13,8 @@ Variants:  small                16x64x64, frameskip 1; Table 4 with
            smoke                any of them in two steps, for tests
 Cascade:   python -m vdm_jax.main --mode=cascade --workdir=runs/t2v_frameskip4 \
              --finer=runs/t2v_upsampler --prompt='...'
+           with --config.text.store=STORE in all three, captions are encoded
+           once
 Data:      DIR holds clips at any depth, each with its caption in a .txt file;
            the paper used 10 million captioned videos of its own
            BERT is a folder with bert-large-uncased

@@ -20,6 +20,7 @@ RANK = {
   'systems': 3,
   'training': 4,
   'conditions': 2,
+  'errors': 5,
   'job': 5,
   'model': 6,
   'evaluation': 5,

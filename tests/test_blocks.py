@@ -87,6 +87,14 @@ def test_a_mixed_plan_goes_from_coarse_to_fine(num_given, factor, num_frames):
     assert chain < len(blocks.extend(num_given, num_frames, 16))
 
 
+def test_a_mixed_plan_of_what_is_there_or_of_one_frame():
+  assert blocks.mixed(16, 16, 16, 4) == []
+  with pytest.raises(ValueError, match='less than the 16 frames given'):
+    blocks.mixed(16, 15, 16, 4)
+  (block,) = blocks.mixed(0, 1, 4, 2)
+  assert block.frames == (0, 2, 4, 6)
+
+
 def test_two_models_share_a_mixed_plan():
   """AR(1) frames again: each model knows the process at its own frame rate."""
   window, correlation, factor, total = 6, 0.9, 2, 15

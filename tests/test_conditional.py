@@ -442,6 +442,18 @@ def test_clipping_is_outside_of_the_guidance():
       r'the value has shape \(3,\)',
     ),
     ({'shape': (8, 15, 16, 16, 1)}, 'do not make videos of'),
+    (
+      {'measure': frames([0, 16]), 'value': np.zeros((8, 2, 16, 16, 1))},
+      r'frames \[0, 16\] cannot be measured: the video has 16',
+    ),
+    (
+      {'measure': lower_resolution(3), 'value': np.zeros((8, 16, 5, 5, 1))},
+      '16x16 has no lower resolution by 3',
+    ),
+    (
+      {'measure': region(np.ones((1, 15, 1, 1, 1))), 'value': 0.0},
+      r'does not fit videos of \(8, 16, 16, 16, 1\)',
+    ),
     ({'shape': (8, 16, 16, 16, 3, 1)}, 'do not make videos of'),
   ],
 )

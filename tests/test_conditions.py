@@ -31,7 +31,7 @@ def test_the_first_labels_differ_in_every_attribute():
 def test_captions_come_all_in_turn(conditions):
   captions = conditions.captions_in_turn(2 * len(TEXT))
   assert sorted(captions[: len(TEXT)]) == sorted(c.strip() for c in TEXT)
-  cond = conditions.in_turn(3)
+  cond = Conditions(0, conditions.texts).default(3)
   for caption, tokens, mask in zip(
     captions, cond['tokens'], cond['token_mask'], strict=False
   ):
@@ -58,7 +58,9 @@ def test_no_words_are_no_condition(conditions):
     ({'label': [0, 5]}, r'label is \[0, 5\]; give 2 classes in \[0, 4\]'),
     ({'label': -1}, r'label is -1; give 2 classes'),
     ({'label': [1]}, r'label is \[1\]; give 2 classes'),
+    ({'label': [1.0, 2.0]}, 'give 2 classes'),
     ({'prompt': ['a']}, '1 prompts were given for 2 videos'),
+    ({'prompt': [None, 'a']}, 'give one sentence or as many'),
     ({'prompt': 'not in the store'}, "text.encoder='' is no folder"),
   ],
 )
@@ -69,7 +71,7 @@ def test_what_a_model_cannot_do_is_refused(conditions, asked, message):
 
 def test_a_model_without_conditions_takes_none():
   conditions = Conditions()
-  assert conditions.in_turn(3) == {}
+  assert conditions.default(3) == {}
   with pytest.raises(ValueError, match='the model has no classes'):
     conditions(1, label=0)
   with pytest.raises(ValueError, match='trained without text'):

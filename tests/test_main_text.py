@@ -50,7 +50,9 @@ def trained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'text'
   encoder = '--config.text.encoder=words'
   command(workdir, '--mode=encode', TEXT, encoder)
-  command(workdir, TEXT, *EIGHT, *QUICK, encoder, '--config.data.frameskip=1')
+  # The store holds more captions than this run's data.
+  data = '--config.data.frameskip=1', "--config.data.shapes=('circle',)"
+  command(workdir, TEXT, *EIGHT, *QUICK, encoder, *data)
   return workdir
 
 
@@ -100,6 +102,8 @@ def test_what_cannot_be_read_or_encoded_is_said(trained, tmp_path, capsys):
   message = fails(capsys, never, TEXT, '--config.network.text_dim=0')
   assert 'the network takes no text' in message
   assert not never.exists()
+  message = fails(capsys, never, TEXT, '--config.network.classes=(2, 6, 4)')
+  assert 'condition on one of them' in message
   message = fails(capsys, trained, '--mode=sample', '--label=0')
   assert 'the model has no classes' in message
 
@@ -116,7 +120,7 @@ def finer(tmp_path_factory):
 
 
 def test_a_cascade_is_one_command(trained, finer, capsys):
-  few = '--num=2', '--num_steps=2', f'--prompt={PROMPT}'
+  few = '--num=2', '--num_steps=2', '--guidance=2', f'--prompt={PROMPT}'
   command(trained, '--mode=cascade', f'--finer={finer}', *few)
   samples = trained / 'samples'
   small = vdm_jax.video.load(samples / 'cascade_0000002_seed_0_small.gif')

@@ -46,7 +46,7 @@ class Gaussian:
     return sample_given(key, self.denoise, observed, mask, **options)
 
 
-def model(num_frames=6, size=SIZE, frameskip=1, scale=0.4):
+def model(num_frames=6, size=SIZE, frameskip=1.0, scale=0.4):
   return Model(
     Gaussian(num_frames, frameskip, scale),
     {},
@@ -68,7 +68,7 @@ TOLERANCE = 4 * (2 / 1024) ** 0.5 + 0.1
 
 def test_a_coarse_model_extends_and_a_fine_one_fills():
   # Guidance is calibrated for data of unit variance.
-  fine, coarse = model(scale=1.0), model(frameskip=2, scale=1.0)
+  fine, coarse = model(scale=1.0), model(frameskip=2.0, scale=1.0)
   rng = np.random.default_rng(0)
   given = rng.normal(size=(4, 1, SIZE, SIZE, 1)).clip(-1.5, 1.5)
   video = fine.extend(jax.random.key(0), given, 13, coarse=coarse)
@@ -85,13 +85,14 @@ def test_a_cascade_keeps_what_the_base_model_made():
   A mean of 2 x 2 pixels of the fine process is a pixel of half the size, so
   the base model is the fine one's exact shadow.
   """
-  base = model(4, SIZE // 2, frameskip=2, scale=0.2)
+  base = model(4, SIZE // 2, frameskip=2.0, scale=0.2)
   finer = model(6, SIZE)
   small, large = cascade(
-    base, finer, jax.random.key(1), 4, reconstruction_weight=4.0
+    base, finer, jax.random.key(1), 8, reconstruction_weight=4.0
   )
-  assert small.shape == (4, 4, SIZE // 2, SIZE // 2, 1)
-  assert large.shape == (4, 8, SIZE, SIZE, 1)
+  assert small.shape == (8, 4, SIZE // 2, SIZE // 2, 1)
+  assert large.shape == (8, 8, SIZE, SIZE, 1)  # two batches of 4
+  assert np.abs(small[:4] - small[4:]).max() > 0.1
   shadow = lower_resolution(2)(jnp.asarray(large[:, ::2]))
   # The shadow's variance is 0.04; an unrelated video would miss by 0.08.
   assert np.mean((shadow - small) ** 2) < 0.008  # a tenth of that
@@ -117,6 +118,8 @@ def test_videos_that_do_not_fit_are_refused(videos, message):
       call(model())
 
 
-def test_guidance_of_a_model_without_conditions_is_refused():
+def test_a_label_for_a_model_without_classes_is_refused():
   with pytest.raises(ValueError, match='the model has no classes'):
     model().sample(jax.random.key(0), 1, label=0)
+  with pytest.raises(ValueError, match='no longer'):
+    cascade(model(2, 8, frameskip=2.0), model(6, 16), jax.random.key(0), 1)

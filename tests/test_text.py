@@ -59,12 +59,14 @@ def test_a_store_is_whole_or_not_there(tmp_path):
       write(tmp_path / 's', TEXT, fails, 'x')
   with pytest.raises(FileNotFoundError, match='--mode=encode'):
     Store(tmp_path / 's')
+  assert not list(tmp_path.iterdir())
   before = write_store(tmp_path / 's').fingerprint()
   with pytest.raises(RuntimeError):
     write(tmp_path / 's', TEXT, fails, 'x')
   assert Store(tmp_path / 's').fingerprint() == before
   assert write_store(tmp_path / 's', ['new']).fingerprint() != before
   assert 'new' in Store(tmp_path / 's')
+  assert [path.name for path in tmp_path.iterdir()] == ['s']
   (tmp_path / 'mine').mkdir()
   (tmp_path / 'mine' / 'file').touch()
   with pytest.raises(FileExistsError, match='no store'):
@@ -366,6 +368,26 @@ def test_the_fingerprint_is_that_of_the_files(tmp_path):
   assert same != encoder(tmp_path, 8).fingerprint()
   (tmp_path / 'vocab.txt').write_text('changed')
   assert same != encoder(tmp_path).fingerprint()
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_folder_with_code_or_damaged_weights_is_refused(tmp_path):
+  """No code from a folder is run, nobody is asked whether it may."""
+  path = minilm()
+  for file in path.iterdir():
+    if file.suffix in ('.json', '.txt', '.safetensors'):
+      (tmp_path / file.name).write_bytes(file.read_bytes())
+  weights = tmp_path / 'model.safetensors'
+  weights.write_bytes(weights.read_bytes()[:100_000])
+  with pytest.raises(ValueError, match='cannot be read'):
+    encoder(tmp_path)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  config |= {'auto_map': {'AutoModel': 'evil.Evil'}, 'model_type': 'evil'}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  (tmp_path / 'evil.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+  with pytest.raises(ValueError, match='cannot be read'):
+    encoder(tmp_path)
+  assert not (tmp_path / 'ran').exists()
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path):

@@ -90,6 +90,18 @@ def test_guidance_needs_a_class(params):
     SYSTEM.denoiser(params, None, 2.0)
 
 
+def test_classes_and_text_at_once_are_refused():
+  config = {
+    'data': {'name': 'moving_shapes', 'num_frames': 2, 'height': 8, 'width': 8},
+    'system': {'name': 'vdm'},
+    'network': {'name': 'unet', 'multipliers': (1,), 'classes': (4, 6, 4)},
+    'train': {'num_steps': 1, 'batch_size': 1},
+  }
+  config['network']['text_dim'] = 8
+  with pytest.raises(ConfigError, match='condition on one of them'):
+    build(config)
+
+
 def test_guidance_without_classes_is_refused_before_training():
   config = {
     'data': {

@@ -8,12 +8,15 @@ where a request that a model cannot meet is refused.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vdm_jax.config import ConfigError
 from vdm_jax.data.text import Store, TextSettings, pad
 from vdm_jax.data.text_encoder import Encoder
+
+T = TypeVar('T')
 
 
 class Texts:
@@ -105,17 +108,18 @@ class Conditions:
 
     Each comes once before one comes twice, and neighbours are far apart.
     """
-    return _in_turn(num, self.num_classes) if self.num_classes else None
+    if not self.num_classes:
+      return None
+    return np.array(in_turn(num, range(self.num_classes)))
 
   def captions_in_turn(self, num: int) -> list[str] | None:
-    """Returns captions of the data, [num], likewise."""
+    """Returns captions of the store, [num], likewise."""
     if self.texts is None:
       return None
-    captions = self.texts.store().captions(10_000)
-    return [captions[i] for i in _in_turn(num, len(captions))]
+    return in_turn(num, self.texts.store().captions(10_000))
 
-  def in_turn(self, num: int) -> dict[str, np.ndarray]:
-    """Returns the `Cond` of both."""
+  def default(self, num: int) -> dict[str, np.ndarray]:
+    """Returns the `Cond` of all classes, or captions of the store, in turn."""
     return self(num, self.labels_in_turn(num), self.captions_in_turn(num))
 
   def __call__(
@@ -137,8 +141,10 @@ class Conditions:
         raise ValueError('a label was given, but the model has no classes.')
       label = np.asarray(label)
       whole = np.broadcast_to(label, num) if label.ndim == 0 else label
-      if whole.shape != (num,) or not np.all(
-        (whole >= 0) & (whole < self.num_classes)
+      if (
+        whole.shape != (num,)
+        or not np.issubdtype(whole.dtype, np.integer)
+        or not np.all((whole >= 0) & (whole < self.num_classes))
       ):
         raise ValueError(
           f'label is {label.tolist()}; give {num} classes in '
@@ -152,15 +158,19 @@ class Conditions:
           + (': give a label.' if self.num_classes else '.')
         )
       prompts = [prompt] * num if isinstance(prompt, str) else list(prompt)
-      if len(prompts) != num:
-        raise ValueError(f'{len(prompts)} prompts were given for {num} videos.')
+      if len(prompts) != num or not all(isinstance(p, str) for p in prompts):
+        raise ValueError(
+          f'{len(prompts)} prompts were given for {num} videos: give one '
+          "sentence or as many, '' for no condition."
+        )
       cond |= self.texts(prompts)
     return cond
 
 
-def _in_turn(num: int, size: int) -> np.ndarray:
-  """The numbers 0 to size - 1 over and over, in strides of the golden ratio."""
+def in_turn(num: int, values: Sequence[T]) -> list[T]:
+  """Returns `num` of the values, over and over, in golden-ratio strides."""
+  size = len(values)
   stride = round(0.618 * size) or 1
   while math.gcd(stride, size) > 1:
     stride += 1
-  return stride * np.arange(num) % size
+  return [values[stride * i % size] for i in range(num)]

@@ -107,6 +107,8 @@ class Job:
       ConfigError: if the data has other classes than the network.
       ValueError, OSError: if there is no usable data.
     """
+    texts = self.conditions(workdir).texts
+    store = texts.store() if texts else None  # before all files are examined
     source = build_source(self.config['data'])
     classes = getattr(source, 'num_classes', 0)
     if self.system.num_classes not in (0, classes):
@@ -114,8 +116,8 @@ class Job:
         f'config.network.classes make {self.system.num_classes} classes, but '
         f'the data has {classes}: use these, or () for a model without.'
       )
-    if texts := self.conditions(workdir).texts:
-      source = Captioned(source, texts.store(), self.text.max_length)
+    if store is not None:
+      source = Captioned(source, store, self.text.max_length)
     if self.train.num_images:
       source = Joint(source, self.train.num_images)
     return source
@@ -128,13 +130,13 @@ class Job:
       ValueError, OSError: if encoder or data cannot be read.
     """
     texts = self.conditions(workdir).texts
-    source = build_source(self.config['data'])
-    if texts is None or not getattr(source, 'captions', False):
+    if texts is None or not self.config['data'].get('captions'):
       raise ConfigError(
         'there is nothing to encode: set config.network.text_dim to the width '
         'of the tokens and config.data.captions to True.'
       )
     encoder = texts.encoder()
+    source = build_source(self.config['data'])
     return write(texts.path, source.texts(), encoder, encoder.fingerprint())
 
 
@@ -181,6 +183,11 @@ def build(config: Mapping[str, Any]) -> Job:
       f'learning rate reaches zero, before the last of the '
       f'{job.train.num_steps} steps: set it to config.train.num_steps, or to 0 '
       'for no decay.'
+    )
+  if job.system.num_classes and job.system.text_dim:
+    raise ConfigError(
+      'config.network.classes and .text_dim are both set: condition on one of '
+      'them, the other () or 0.'
     )
   conditional = job.system.num_classes or job.system.text_dim
   if job.sample.guidance_scale != 1.0 and not conditional:

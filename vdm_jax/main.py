@@ -11,12 +11,10 @@ Any field of a config can be set: --config.train.batch_size=32.  Training goes
 on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
 """
 
-import contextlib
 import logging
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,6 +22,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vdm_jax import job, model, tasks
+from vdm_jax.errors import UserError, clear_errors
 from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.loop import train
@@ -64,6 +63,9 @@ _NUM_FRAMES = flags.DEFINE_integer(
 _FACTOR = flags.DEFINE_integer(
   'factor', 2, 'How many times more frames, or more rows and columns.'
 )
+_ENCODER = flags.DEFINE_string(
+  'encoder', None, "Folder of the text encoder, if not the config's."
+)
 _FINER = flags.DEFINE_string(
   'finer', None, 'Workdir of the larger and faster model of a cascade.'
 )
@@ -83,12 +85,10 @@ _NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'Hosts of the job.')
 _HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
 flags.mark_flag_as_required('workdir')
 
-_USER_ERRORS = (ValueError, OSError, CheckpointError, NonFiniteError)
-
 
 def run_training(workdir: pathlib.Path) -> None:
   """Trains, then draws, saves and judges samples of the finished model."""
-  with _clear_errors():
+  with clear_errors():
     if _CONFIG.value is None:
       raise job.ConfigError(
         '--mode=train needs --config, e.g. --config=configs/moving_shapes.py.'
@@ -100,7 +100,7 @@ def run_training(workdir: pathlib.Path) -> None:
     job.open_workdir(workdir, config)
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
   num = parts.sample.num
-  in_turn = parts.conditions(workdir).in_turn(num)
+  in_turn = parts.conditions(workdir).default(num)
 
   def look(step, params):
     videos = draw(params, jax.random.key(parts.seed + 1), num, in_turn)
@@ -132,8 +132,8 @@ def run_training(workdir: pathlib.Path) -> None:
 
 def run_sampling(workdir: pathlib.Path) -> None:
   """Draws videos with the newest checkpoint."""
-  with _clear_errors():
-    trained = model.load(workdir)
+  with clear_errors():
+    trained = _load(workdir)
     num = _NUM.value or trained.settings.num
     videos = trained.sample(
       jax.random.key(_SEED.value),
@@ -148,10 +148,10 @@ def run_sampling(workdir: pathlib.Path) -> None:
 
 def run_task(workdir: pathlib.Path) -> None:
   """Extends, interpolates or upsamples a video file."""
-  with _clear_errors():
+  with clear_errors():
     if _VIDEO.value is None:
       raise ValueError(f'--mode={_MODE.value} needs --video=FILE.')
-    trained = model.load(workdir)
+    trained = _load(workdir)
     path = pathlib.Path(_VIDEO.value)
     known = tasks.read(path, trained, _MODE.value, _FACTOR.value)
     known = known.repeat(_NUM.value or 1, 0)
@@ -162,19 +162,23 @@ def run_task(workdir: pathlib.Path) -> None:
       known,
       num_frames=_NUM_FRAMES.value,
       factor=_FACTOR.value,
-      coarse=model.load(_COARSE.value) if _COARSE.value else None,
+      coarse=_load(_COARSE.value) if _COARSE.value else None,
       **_sample_options(len(known)),
     )
   name = f'{_MODE.value}_{path.stem}_{trained.step:07d}_seed_{_SEED.value}'
   save_samples(workdir, name, videos, trained.settings.fps)
 
 
+def _load(workdir: str | pathlib.Path) -> model.Model:
+  return model.load(workdir, _ENCODER.value)
+
+
 def run_cascade(workdir: pathlib.Path) -> None:
   """Draws small slow videos and makes them large and fast, VDM Figure 2."""
-  with _clear_errors():
+  with clear_errors():
     if _FINER.value is None:
       raise ValueError('--mode=cascade needs --finer=WORKDIR.')
-    base, finer = model.load(workdir), model.load(_FINER.value)
+    base, finer = _load(workdir), _load(_FINER.value)
     num = _NUM.value or base.settings.num
     small, large = tasks.cascade(
       base, finer, jax.random.key(_SEED.value), num, **_sample_options(num)
@@ -187,9 +191,11 @@ def run_cascade(workdir: pathlib.Path) -> None:
 
 def run_encoding(workdir: pathlib.Path) -> None:
   """Encodes the captions of the data, once for all training."""
-  with _clear_errors():
+  with clear_errors():
     if _CONFIG.value is None:
       raise job.ConfigError('--mode=encode needs --config.')
+    if jax.process_index() != 0:  # one store for all hosts
+      return
     store = job.build(_CONFIG.value.to_dict()).encode(workdir)
   print(f'{len(store)} captions are encoded in {store.path}.')
 
@@ -212,7 +218,7 @@ def _sample_options(num: int) -> dict[str, Any]:
 
 def run_evaluation(workdir: pathlib.Path) -> None:
   """Judges samples of the newest checkpoint by the exact evaluation."""
-  with _clear_errors():
+  with clear_errors():
     parts = job.build(job.read_config(workdir))
     if parts.config['data']['name'] != 'moving_shapes':
       raise ValueError(
@@ -220,30 +226,16 @@ def run_evaluation(workdir: pathlib.Path) -> None:
         'exact evaluation knows what is right only for moving_shapes: look at '
         'the videos of --mode=sample instead.'
       )
-    trained = model.load(workdir)
-  draw = VideoSampler(parts.system, parts.video_shape, parts.sample)
-  finish(
-    workdir,
-    parts,
-    draw,
-    trained.params,
-    step=trained.step,
-    seed=_SEED.value,
-    num=_NUM.value,
-  )
-
-
-class _UserError(Exception):
-  """Something that a person can mend without reading a traceback."""
-
-
-@contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-  """Marks errors of a job's setup: its own checks raised them."""
-  try:
-    yield
-  except _USER_ERRORS as error:
-    raise _UserError(str(error)) from error
+    trained = _load(workdir)
+    finish(
+      workdir,
+      parts,
+      VideoSampler(parts.system, parts.video_shape, parts.sample),
+      trained.params,
+      step=trained.step,
+      seed=_SEED.value,
+      num=_NUM.value,
+    )
 
 
 def _set_up_jax() -> None:
@@ -276,7 +268,7 @@ def main(argv: list[str]) -> None:
   }.get(_MODE.value, run_task)
   try:
     run(workdir)
-  except _UserError as error:
+  except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
   except (CheckpointError, NonFiniteError) as error:

@@ -87,7 +87,7 @@ class Model:
     settings = dataclasses.replace(
       self.settings, **{'batch_size': num, **changes}
     )
-    cond = self.conditions(num, label, prompt) or self.conditions.in_turn(num)
+    cond = self.conditions(num, label, prompt) or self.conditions.default(num)
     if settings not in self._samplers:
       self._samplers[settings] = VideoSampler(
         self.system, self.video_shape, settings
@@ -124,7 +124,7 @@ class Model:
     Raises:
       ValueError: for videos, numbers or a coarse model that do not fit.
     """
-    known = self._checked(videos, self.video_shape[1:])
+    known = blocks.frames_of(videos, self.video_shape[1:])
     window = self.video_shape[0]
     by_stride = {1: self._drawing(len(videos), **options)}
     if coarse is None:
@@ -151,7 +151,7 @@ class Model:
     Raises:
       ValueError: for videos or numbers that do not fit the model.
     """
-    known = self._checked(videos, self.video_shape[1:])
+    known = blocks.frames_of(videos, self.video_shape[1:])
     plan = blocks.interpolate(len(known), factor, self.video_shape[0])
     spread = {factor * frame: value for frame, value in known.items()}
     total = factor * (len(known) - 1) + 1
@@ -190,7 +190,9 @@ class Model:
     window, height, width, channels = self.video_shape
     rows = np.shape(videos)[2] if np.ndim(videos) == 5 else height
     times = max(1, height // max(1, rows))
-    small = self._checked(videos, (height // times, width // times, channels))
+    small = blocks.frames_of(
+      videos, (height // times, width // times, channels)
+    )
     total = factor * len(small)
     if height % times or width % times or total < window or factor < 1:
       raise ValueError(
@@ -205,10 +207,8 @@ class Model:
     return blocks.run(key, draw, {}, shape, plan)
 
   def _times_slower_than(self, coarse: 'Model') -> int:
-    factor = round(coarse.frameskip / self.frameskip)
-    if coarse.video_shape != self.video_shape or not (
-      factor > 1 and coarse.frameskip == factor * self.frameskip
-    ):
+    factor = blocks.whole_ratio(coarse.frameskip, self.frameskip)
+    if coarse.video_shape != self.video_shape or factor < 2:
       raise ValueError(
         f'the coarse model makes {coarse.video_shape} at frameskip '
         f'{coarse.frameskip:g}, this one {self.video_shape} at '
@@ -216,22 +216,6 @@ class Model:
         'times the frameskip.'
       )
     return factor
-
-  def _checked(self, videos: Any, shape: tuple[int, ...]) -> dict[int, Any]:
-    """Returns frames [B, H, W, C] by their place."""
-    videos = np.asarray(videos)
-    if videos.ndim != 5 or videos.shape[2:] != shape or not videos.size:
-      raise ValueError(
-        f'videos have shape {videos.shape}; this model takes [B, n, '
-        f'{", ".join(map(str, shape))}], float32 in [-1, 1].'
-      )
-    # Resizing overshoots a little; integers up to 255 are another matter.
-    if not np.abs(videos).max() <= 1.5:
-      raise ValueError(
-        f'videos range from {videos.min()} to {videos.max()}; this model takes '
-        'float32 in [-1, 1]: divide uint8 by 127.5 and subtract 1.'
-      )
-    return dict(enumerate(np.moveaxis(videos.astype(np.float32), 1, 0)))
 
   def _drawing(
     self,
@@ -270,15 +254,24 @@ class Model:
     return draw_block
 
 
-def load(workdir: str | os.PathLike) -> Model:
+def load(
+  workdir: str | os.PathLike, encoder: str | os.PathLike | None = None
+) -> Model:
   """Loads the newest whole checkpoint of a run; writes nothing.
+
+  Args:
+    workdir: of the run.
+    encoder: folder of the text encoder, where it is not the config's.
 
   Raises:
     FileNotFoundError: if there is no run or no finished checkpoint.
     CheckpointError: if checkpoints exist but none is whole.
   """
   workdir = pathlib.Path(workdir)
-  job = jobs.build(jobs.read_config(workdir))
+  config = jobs.read_config(workdir)
+  if encoder is not None:
+    config['text'] = {**config.get('text', {}), 'encoder': str(encoder)}
+  job = jobs.build(config)
   like = jax.eval_shape(
     lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
   )
@@ -293,6 +286,6 @@ def load(workdir: str | os.PathLike) -> Model:
     video_shape=job.video_shape,
     settings=job.sample,
     conditions=job.conditions(workdir),
-    frameskip=job.config['data'].get('frameskip', 1),
+    frameskip=float(job.config['data'].get('frameskip', 1)),
     step=restored.step,
   )

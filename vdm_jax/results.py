@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from vdm_jax import evaluation, video
+from vdm_jax.conditions import in_turn
+from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
 from vdm_jax.systems.protocol import Params
 from vdm_jax.training.sampling import VideoSampler
@@ -42,18 +44,18 @@ def finish(
   if num is None:
     num = job.sample.num_evaluated if exact else job.sample.num
   conditions = job.conditions(workdir)
-  label, prompt = (
-    conditions.labels_in_turn(num),
-    conditions.captions_in_turn(num),
-  )
-  cond = conditions(num, label, prompt)
+  label, prompt = conditions.labels_in_turn(num), None
+  if exact and conditions.texts is not None:  # a store may hold other captions
+    prompt = in_turn(num, list(build_source(data).texts()))
+    label = evaluation.labels_of(data, prompt)
+  elif conditions.texts is not None:
+    prompt = conditions.captions_in_turn(num)
+  cond = conditions(num, label if prompt is None else None, prompt)
   videos = draw(params, jax.random.key(seed), num, cond)
   shown = videos[: job.sample.num]
   save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)
   if not exact or jax.process_index() != 0:
     return
-  if prompt is not None:
-    label = evaluation.labels_of(data, prompt)
   results = evaluation.evaluate(videos, data, label)
   path = workdir / 'evaluation.json'
   evaluation.write(path, {'step': step, 'videos': num, **results})

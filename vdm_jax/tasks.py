@@ -20,6 +20,7 @@ from vdm_jax.config import ConfigError
 from vdm_jax.data import decode
 from vdm_jax.data.pixels import Framing, to_float
 from vdm_jax.model import Model
+from vdm_jax.samplers.blocks import whole_ratio
 from vdm_jax.systems.registry import build_sampler
 
 TASKS = ('extend', 'interpolate', 'upsample')
@@ -73,7 +74,7 @@ def run(
     key: random key.
     known: the videos, [N, n, h, w, C].
     num_frames: length of an extended video, the given frames among them; None
-      is twice the model's.
+      adds as many as the model makes.
     factor: new frames per frame of an interpolated video.
     coarse: a slower model that extends first, see `Model.extend`.
     **options: as for `Model.extend`.
@@ -82,7 +83,7 @@ def run(
     ValueError: for videos or numbers that do not fit the model.
   """
   if task == 'extend':
-    total = num_frames or max(2 * model.video_shape[0], known.shape[1])
+    total = num_frames or known.shape[1] + model.video_shape[0]
     return model.extend(key, known, total, coarse=coarse, **options)
   if task == 'interpolate':
     return model.interpolate(key, known, factor, **options)
@@ -90,7 +91,14 @@ def run(
 
 
 def cascade(
-  base: Model, finer: Model, key: Array, num: int, **options: Any
+  base: Model,
+  finer: Model,
+  key: Array,
+  num: int,
+  *,
+  label: Any = None,
+  prompt: Any = None,
+  **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws videos with one model and refines them with another, VDM Figure 2.
 
@@ -102,7 +110,9 @@ def cascade(
     finer: makes frames n times larger, at frameskip s.
     key: random key.
     num: how many videos.
-    **options: as for `Model.sample`; both models get them.
+    label: as for `Model.sample`; the finer model gets it too if it has classes.
+    prompt: likewise.
+    **options: fields of `SampleSettings` for both models.
 
   Returns:
     The base model's videos [num, F, H, W, C], and those made of them,
@@ -111,30 +121,46 @@ def cascade(
   Raises:
     ValueError: for models that do not fit each other.
   """
-  slower = round(base.frameskip / finer.frameskip)
+  slower = whole_ratio(base.frameskip, finer.frameskip)
   larger = finer.video_shape[1] // base.video_shape[1]
   sides = tuple(larger * side for side in base.video_shape[1:3])
   if (
     larger < 2
     or finer.video_shape[1:3] != sides
-    or base.frameskip != slower * finer.frameskip
+    or not slower
+    or finer.video_shape[0] > slower * base.video_shape[0]
   ):
     raise ValueError(
       f'the base model makes {base.video_shape} at frameskip '
       f'{base.frameskip:g}, the finer one {finer.video_shape} at '
-      f'{finer.frameskip:g}: its frames must be a whole number of times larger '
-      'and its frameskip a whole number of times smaller.'
+      f'{finer.frameskip:g}: its frames must be a whole number of times '
+      'larger, its frameskip as often smaller, and its videos no longer.'
     )
-  first, second = jax.random.split(key)
-  if not options.keys() & {'label', 'prompt'}:
-    options['label'] = base.conditions.labels_in_turn(num)
-    options['prompt'] = base.conditions.captions_in_turn(num)
-  small = base.sample(first, num, show_progress=True, **options)
-  if not finer.conditions.num_classes:
-    options.pop('label', None)
-  if finer.conditions.texts is None:
-    options.pop('prompt', None)
-  return small, finer.upsample(second, small, factor=slower, **options)
+  if label is None and prompt is None:
+    label = base.conditions.labels_in_turn(num)
+    prompt = base.conditions.captions_in_turn(num)
+  base.conditions(num, label, prompt)  # refuses before anything is drawn
+  again = dict(options)
+  if not finer.conditions.num_classes and finer.conditions.texts is None:
+    again.pop('guidance_scale', None)
+  size, made = base.settings.batch_size, []
+  for start in range(0, num, size):
+    first, second = jax.random.split(jax.random.fold_in(key, start))
+    count = min(size, num - start)
+    asked = {
+      name: values if isinstance(values, str | int) else values[start:][:count]
+      for name, values in (('label', label), ('prompt', prompt))
+      if values is not None
+    }
+    small = base.sample(first, count, show_progress=True, **asked, **options)
+    if not finer.conditions.num_classes:
+      asked.pop('label', None)
+    if finer.conditions.texts is None:
+      asked.pop('prompt', None)
+    large = finer.upsample(second, small, factor=slower, **asked, **again)
+    made.append((small, large))
+  small, large = (np.concatenate(parts) for parts in zip(*made, strict=True))
+  return small, large
 
 
 def parse_sampler(text: str) -> Any:

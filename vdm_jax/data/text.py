@@ -16,8 +16,8 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,27 @@ def write(
   by_key = {_key(c): c.strip() for c in captions if c.strip()}
   if not by_key:
     raise ValueError('There are no captions to encode: is captions=True set?')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = Path(tempfile.mkdtemp(prefix=f'{path.name}.', dir=path.parent))
+  try:
+    _fill(partial, by_key, encode, encoder)
+    partial.chmod(0o755)
+    replaced = partial.with_suffix('.old')
+    if path.exists():
+      path.rename(replaced)
+    partial.rename(path)
+    shutil.rmtree(replaced, ignore_errors=True)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+  return Store(path)
+
+
+def _fill(
+  partial: Path, by_key: dict[int, str], encode: Encode, encoder: str
+) -> None:
+  """Writes the files of a store."""
   keys = sorted(by_key)
-  partial = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
   ends, dim, total = [], 0, 0
   with (
     (partial / 'tokens.f16').open('wb') as file,
@@ -180,12 +197,6 @@ def write(
     'digest': hashlib.sha256(lines.encode()).hexdigest()[:16],
   }
   (partial / 'store.json').write_text(json.dumps(about), encoding='utf-8')
-  replaced = partial.with_suffix('.old')
-  if path.exists():
-    path.rename(replaced)
-  partial.rename(path)
-  shutil.rmtree(replaced, ignore_errors=True)
-  return Store(path)
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:

@@ -45,7 +45,7 @@ class Encoder:
         'what encodes text.'
       ) from None
     self._torch = torch
-    local = {'local_files_only': True}
+    local = {'local_files_only': True, 'trust_remote_code': False}
     try:
       self._tokenizer = transformers.AutoTokenizer.from_pretrained(
         path, **local
@@ -53,8 +53,8 @@ class Encoder:
       model = transformers.AutoModel.from_pretrained(
         path, use_safetensors=True, dtype=torch.float32, **local
       )
-    except (OSError, KeyError, ValueError) as error:
-      first = str(error).strip().splitlines()[0]
+    except Exception as error:  # of many kinds, some of them bare Exceptions
+      first = [*str(error).strip().splitlines(), type(error).__name__][0]
       raise ValueError(
         f'the text encoder in {path} cannot be read: {first}'
       ) from error

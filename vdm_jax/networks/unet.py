@@ -132,9 +132,12 @@ class UNet(nn.Module):
       [B, F, H, W, out_channels], float32.
 
     Raises:
-      ValueError: if height or width is not divisible by the network's factor.
+      ValueError: if height or width is not divisible by the network's factor,
+        or for tokens where there is no text.
     """
     self.check(z.shape[-3], z.shape[-2])
+    if tokens is not None and not self.text_dim:
+      raise ValueError('tokens were given to a network of text_dim=0.')
     stage_class = nn.remat(Stage) if self.remat else Stage
     block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     regular = {

@@ -15,7 +15,9 @@ there does not grow with the length.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -147,18 +149,51 @@ def mixed(
   Raises:
     ValueError: for numbers that do not fit.
   """
+  if num_frames <= num_given:
+    return extend(num_given, num_frames, window, overlap)
   given = -(-num_given // factor)
   coarse = -(-(num_frames - 1) // factor) + 1
   plan = [
     Block(tuple(factor * frame for frame in block.frames), block.known)
     for block in extend(given, max(given, coarse), window, overlap)
   ]
-  for block in interpolate(coarse, factor, window):
+  for block in interpolate(coarse, factor, window) if coarse > 1 else []:
     pairs = zip(block.frames, block.known, strict=True)
     known = tuple(there or frame < num_given for frame, there in pairs)
     if not all(known):
       plan.append(Block(block.frames, known))
   return plan
+
+
+def whole_ratio(slow: float, fast: float) -> int:
+  """Returns how many times `fast` goes into `slow`; 0 if not a whole number."""
+  ratio = round(slow / fast)
+  return ratio if math.isclose(slow, ratio * fast) else 0
+
+
+def frames_of(videos: Any, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
+  """Returns the frames of known videos, float32 [B, H, W, C] by their place.
+
+  Args:
+    videos: [B, n, H, W, C] in [-1, 1].
+    shape: (H, W, C).
+
+  Raises:
+    ValueError: for another shape, no frames, or values out of range.
+  """
+  videos = np.asarray(videos)
+  if videos.ndim != 5 or videos.shape[2:] != shape or not videos.size:
+    raise ValueError(
+      f'videos have shape {videos.shape}; this model takes [B, n, '
+      f'{", ".join(map(str, shape))}], float32 in [-1, 1].'
+    )
+  # Resizing overshoots a little; integers up to 255 are another matter.
+  if not np.abs(videos).max() <= 1.5:
+    raise ValueError(
+      f'videos range from {videos.min()} to {videos.max()}; this model takes '
+      'float32 in [-1, 1]: divide uint8 by 127.5 and subtract 1.'
+    )
+  return dict(enumerate(np.moveaxis(videos.astype(np.float32), 1, 0)))
 
 
 def run(

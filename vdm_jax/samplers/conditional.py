@@ -180,10 +180,10 @@ def sample_given(
     raise ValueError(
       'method="replacement" cannot use a measure: choose "reconstruction".'
     )
+  shape = _checked_shape(jnp.shape(observed), jnp.shape(mask), shape)
   if clipped:
     _check_range(observed, mask)
   mask = jnp.asarray(mask, bool)
-  shape = _checked_shape(jnp.shape(observed), mask.shape, shape)
   observed = jnp.asarray(observed, jnp.float32)
   known, target = region(mask), observed
   if measure is not None:
@@ -246,7 +246,13 @@ def _check_range(observed: ArrayLike, mask: ArrayLike) -> None:
 def _check_value(measure: Measure, value: Any, shape: tuple[int, ...]) -> None:
   """Raises ValueError unless `value` is shaped like a measurement."""
   video = jax.ShapeDtypeStruct(shape, jnp.float32)
-  expected = jax.tree.map(lambda a: a.shape, jax.eval_shape(measure, video))
+  try:
+    measured = jax.eval_shape(measure, video)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'the measure does not fit videos of {shape}: {error}'
+    ) from error
+  expected = jax.tree.map(lambda a: a.shape, measured)
   found = jax.tree.map(jnp.shape, value)
   if found != expected:
     raise ValueError(

@@ -26,8 +26,16 @@ Measure = Callable[[Array], Any]
 
 def frames(places: Sequence[int]) -> Measure:
   """Returns the measurement of frames: [B, len(places), H, W, C]."""
-  index = jnp.asarray(places)
-  return lambda x: x[:, index]
+
+  def measure(x: Array) -> Array:
+    if not all(0 <= place < x.shape[1] for place in places):
+      raise ValueError(
+        f'frames {list(places)} cannot be measured: the video has '
+        f'{x.shape[1]}, from 0.'
+      )
+    return x[:, jnp.asarray(places)]
+
+  return measure
 
 
 def region(mask: ArrayLike) -> Measure:
@@ -45,6 +53,11 @@ def lower_resolution(factor: int) -> Measure:
 
   def measure(x: Array) -> Array:
     *lead, height, width, channels = x.shape
+    if height % factor or width % factor:
+      raise ValueError(
+        f'a video of {height}x{width} has no lower resolution by {factor}: '
+        'give a factor that divides both.'
+      )
     cells = height // factor, factor, width // factor, factor
     return x.reshape(*lead, *cells, channels).mean((-4, -2))
 

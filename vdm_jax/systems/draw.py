@@ -49,7 +49,7 @@ def with_nothing(cond: Cond | None, num_classes: int) -> dict[str, Array]:
   if not cond:
     raise ValueError(
       'classifier-free guidance needs something to guide to: give labels or '
-      'prompts, or leave guidance_scale at 1.'
+      'prompts, if the model was trained with them, or a guidance_scale of 1.'
     )
   cond = {name: jnp.asarray(value) for name, value in cond.items()}
   every = jnp.ones(len(next(iter(cond.values()))), bool)
