@@ -177,6 +177,30 @@ def test_a_long_gaussian_video_keeps_its_process():
   np.testing.assert_allclose(steps, 0.2, atol=tolerance)
 
 
+def test_memory_on_the_device_does_not_grow_with_the_length():
+  """64 frames, and 256, of a model of 16: as much at the last block."""
+  shape = 2, 8, 8, 3
+  sizes = []
+
+  @jax.jit
+  def double(observed, mask):
+    return jnp.where(mask, observed, 0.5)
+
+  def draw(key, block, observed, mask):
+    made = double(observed, mask)
+    sizes.append(sum(array.nbytes for array in jax.live_arrays()))
+    return made
+
+  given = dict.fromkeys(range(16), np.zeros(shape, np.float32))
+  for num_frames in (64, 256):
+    plan = blocks.extend(16, num_frames, 16)
+    video = blocks.run(jax.random.key(0), draw, given, shape, plan)
+    assert video.shape[1] == num_frames
+  assert len(sizes) == 6 + 30
+  assert len(set(sizes[1:])) == 1
+  assert double._cache_size() == 1
+
+
 def test_frames_made_twice_come_from_the_later_block():
   plan = [
     blocks.Block((0, 1, 2), (True, False, False)),

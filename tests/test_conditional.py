@@ -163,6 +163,7 @@ def test_every_weight_is_better_than_replacement(redraw, num_steps):
     for corrector in (None, Langevin(0.1)):
       name = f'weight {weight:g}{", Langevin" if corrector else ""}'
       rows[name] = errors(weight=weight, corrector=corrector, **common)
+  rows['weight 2, DDIM'] = errors(sampler=DDIM(), **common)
   print(f'\n{num_steps} steps, redraw={redraw}')
   for name, row in rows.items():
     print(f'  {name:20}', *(f'{k} {v:.3f}' for k, v in row.items()))

@@ -230,6 +230,7 @@ def run(
     observed = np.stack([frames[f] if k else nothing for f, k in places], 1)
     mask = np.reshape(block.known, (1, -1, 1, 1, 1))
     block_key = jax.random.fold_in(key, index)
-    made = np.asarray(draw(block_key, block, observed, mask))
+    # A copy: a view would keep every block's device memory in use.
+    made = np.array(draw(block_key, block, observed, mask))
     frames |= {f: made[:, i] for i, (f, k) in enumerate(places) if not k}
   return np.stack([frames[f] for f in sorted(frames)], 1)
