@@ -58,7 +58,7 @@ _VIDEO = flags.DEFINE_string(
   'video', None, 'File to extend, interpolate or upsample.'
 )
 _NUM_FRAMES = flags.DEFINE_integer(
-  'num_frames', None, "Frames of an extended video; twice the model's if unset."
+  'num_frames', None, 'Frames of an extended video; unset, one block more.'
 )
 _FACTOR = flags.DEFINE_integer(
   'factor', 2, 'How many times more frames, or more rows and columns.'
