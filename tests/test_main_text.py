@@ -130,5 +130,7 @@ def test_a_cascade_is_one_command(trained, finer, capsys):
   message = fails(capsys, finer, '--mode=cascade', f'--finer={trained}')
   assert 'a whole number of times larger' in message
   assert 'needs --finer' in fails(capsys, trained, '--mode=cascade')
+  message = fails(capsys, finer, '--mode=sample', '--guidance=2')
+  assert 'needs something to guide to' in message
   message = fails(capsys, finer, '--mode=sample', f'--prompt={PROMPT}')
   assert 'trained without text' in message

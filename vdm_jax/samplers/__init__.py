@@ -5,6 +5,7 @@
 `denoise` is any function (z, logsnr) -> x_hat; nothing here knows networks.
 """
 
+from vdm_jax.samplers import blocks, conditional, guidance, measurements
 from vdm_jax.samplers.ancestral import Ancestral
 from vdm_jax.samplers.ddim import DDIM
 from vdm_jax.samplers.deis import DEIS
@@ -20,5 +21,9 @@ __all__ = [
   'Heun',
   'Langevin',
   'Sampler',
+  'blocks',
+  'conditional',
+  'guidance',
+  'measurements',
   'sample',
 ]

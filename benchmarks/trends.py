@@ -1,0 +1,289 @@
+"""Orderings that the papers report, seen at a size that two cores can train.
+
+  python benchmarks/trends.py --study images,borders --seeds 0,1,2
+  python benchmarks/trends.py --table
+
+A study is a list of cells, each a config with some fields changed, and a
+measurement of the model that it trains.  Every (study, cell, seed) that is done
+is a line of the results file; the same command goes on with those that are
+not, on any machine that has the file, and a training run that was cut off goes
+on from its checkpoint.  Cells of different studies with the same config share
+one run.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vdm_jax
+from vdm_jax.data.moving_shapes_score import score
+from vdm_jax.data.pixels import to_float
+from vdm_jax.data.registry import build_source
+from vdm_jax.diffusion import gaussian
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / 'benchmarks' / 'trends.jsonl'
+CONFIG = 'configs/moving_shapes.py'
+
+Measured = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Cells to compare.
+
+  Attributes:
+    title: what the paper says.
+    cells: fields of the config to change, by the cell's name.
+    measure: (model, config, seed) -> numbers.
+  """
+
+  title: str
+  cells: Mapping[str, Mapping[str, Any]]
+  measure: Callable[[vdm_jax.Model, dict[str, Any], int], Measured]
+
+
+def held_out(data: Mapping[str, Any], num: int, **changes: Any):
+  """Clips that no model saw, [num, F, H, W, 3], and their classes [num]."""
+  source = build_source({**data, **changes, 'split': 'validation'})
+  clips = [source.clip(i) for i in range(num)]
+  videos = to_float(np.stack([clip['video'] for clip in clips]))
+  return videos, np.array([clip['label'] for clip in clips])
+
+
+def rules(data: Mapping[str, Any]) -> dict[str, Any]:
+  return {k: data[k] for k in ('frameskip', 'radius') if k in data}
+
+
+# --- VDM Table 4: independent images ----------------------------------------
+
+
+def sample_quality(model, config, seed) -> Measured:
+  """The exact evaluation of samples, and the error of x_hat on held-out clips.
+
+  Errors are root mean squares over 256 clips at three log SNR.
+  """
+  num = 64
+  videos = model.sample(jax.random.key(seed), num, batch_size=32)
+  judged = score(videos, **rules(config['data']))
+  shares = judged.summary()
+  result = {name: shares[name] for name in ('objects', 'background')}
+  # Single frames, repeated: what an image metric sees.
+  frames = videos[:, :: videos.shape[1] - 1].reshape(-1, 1, *videos.shape[2:])
+  still = score(frames.repeat(4, 1), **rules(config['data']))
+  result['frames with one object'] = float(still.objects.mean())
+  x, label = held_out(config['data'], 256)
+  denoise = jax.jit(
+    lambda params, z, logsnr, label: model.system.denoiser(
+      params, {'label': label}
+    )(z, logsnr)
+  )
+  for logsnr in (-4.0, -2.0, 0.0):
+    errors = []
+    for first in range(0, len(x), 32):
+      rows = slice(first, first + 32)
+      key = jax.random.fold_in(jax.random.key(0), first)
+      eps = model.system.noise.sample(key, x[rows].shape)
+      z = gaussian.corrupt(x[rows], eps, jnp.array(logsnr))
+      x_hat = denoise(model.params, z, jnp.array(logsnr), label[rows])
+      errors.append(np.mean((np.asarray(x_hat) - x[rows]) ** 2))
+    result[f'rmse at log SNR {logsnr:g}'] = float(np.mean(errors)) ** 0.5
+  return result
+
+
+# --- VDM Table 6: borders of blocks -----------------------------------------
+
+BLOCKS = 3  # after the first; the paper's 64 frames of 16 are 6
+VIDEOS = 12
+STEPS = 32
+
+
+def borders(model, config, seed) -> Measured:
+  """Continuity of videos made in blocks, at the first frame of each block.
+
+  step      mean squared difference to the frame before
+  jumps     share of borders whose step exceeds every one of the held-out clips
+  objects   share of windows around a border that pass the exact evaluation
+  """
+  window = model.video_shape[0]
+  overlap = window // 2
+  total = window + BLOCKS * (window - overlap)
+  real, label = held_out(config['data'], VIDEOS, num_frames=total)
+  starts = np.arange(window, total, window - overlap)
+  result = {}
+
+  def judge(name, videos):
+    steps = np.mean(np.diff(videos, axis=1) ** 2, (2, 3, 4))
+    at = steps[:, starts - 1]
+    inside = np.delete(steps, starts - 1, 1)
+    real_steps = np.mean(np.diff(real, axis=1) ** 2, (2, 3, 4))
+    around = [videos[:, s - overlap : s + overlap] for s in starts]
+    seen = score(np.concatenate(around), **rules(config['data']))
+    result[f'{name}: step at borders'] = float(at.mean())
+    result[f'{name}: step inside'] = float(inside.mean())
+    result[f'{name}: jumps'] = float((at > real_steps.max()).mean())
+    result[f'{name}: objects'] = float(seen.objects.mean())
+
+  judge('held-out', real)
+  first = model.sample(
+    jax.random.key(seed), VIDEOS, label=label, num_steps=STEPS
+  )
+  for method in ('reconstruction', 'replacement'):
+    videos = model.extend(
+      jax.random.key(seed + 1),
+      first,
+      total,
+      label=label,
+      method=method,
+      num_steps=STEPS,
+    )
+    judge(method, videos)
+  return result
+
+
+# --- the studies --------------------------------------------------------------
+
+SMALL = {
+  'train.batch_size': 2,
+  'sample.num_evaluated': 1,
+  'sample.batch_size': 1,
+}
+IMAGES = {
+  f'{k} images': {**SMALL, 'train.num_steps': 600, 'train.num_images': k}
+  for k in (0, 4, 8)
+}
+BORDERS = {**SMALL, 'train.num_steps': 1500, 'train.num_images': 8}
+STUDIES = {
+  'images': Study(
+    'VDM Table 4: 0, 4 and 8 independent images beside each video, in rising '
+    'order of quality',
+    IMAGES,
+    sample_quality,
+  ),
+  'borders': Study(
+    'VDM Table 6: reconstruction guidance continues blocks, replacement does '
+    'not',
+    {'8 images': BORDERS},
+    borders,
+  ),
+}
+
+
+# --- the runner ---------------------------------------------------------------
+
+
+def train(config: Mapping[str, Any], seed: int, runs: pathlib.Path):
+  """Trains a cell's model, or goes on with it; returns its workdir."""
+  flags = {**config, 'seed': seed}
+  name = hashlib.sha256(json.dumps(flags, sort_keys=True).encode()).hexdigest()
+  workdir = runs / name[:12]
+  done = workdir / 'trained'
+  if not done.exists():
+    command = [sys.executable, '-m', 'vdm_jax.main', f'--config={CONFIG}']
+    command += [f'--config.{k}={v}' for k, v in flags.items()]
+    command.append(f'--workdir={workdir.resolve()}')
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    done.touch()
+  return workdir
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+  if not path.exists():
+    return []
+  lines = path.read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def run(study: str, cell: str, seed: int, args: argparse.Namespace) -> None:
+  """Trains and measures one cell, and appends its line."""
+  config = STUDIES[study].cells[cell]
+  start = time.monotonic()
+  workdir = train(config, seed, args.runs)
+  model = vdm_jax.load(workdir)
+  full = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+  line = {
+    'study': study,
+    'cell': cell,
+    'seed': seed,
+    'config': dict(config),
+    'result': STUDIES[study].measure(model, full, seed),
+    'seconds': round(time.monotonic() - start),
+    'machine': f'{platform.machine()}, {os.cpu_count()} cores, '
+    f'{jax.devices()[0].platform}',
+    'jax': jax.__version__,
+  }
+  with args.results.open('a', encoding='utf-8') as file:
+    file.write(json.dumps(line) + '\n')
+  print(json.dumps(line), flush=True)
+
+
+def table(lines: list[dict[str, Any]], studies: list[str]) -> str:
+  """Mean of each number over the seeds (lowest - highest)."""
+  parts = []
+  for study in studies:
+    rows = [line for line in lines if line['study'] == study]
+    cells = [c for c in STUDIES[study].cells if c in {r['cell'] for r in rows}]
+    if not cells:
+      continue
+    parts.append(f'\n{STUDIES[study].title}\n')
+    for cell in cells:
+      of_cell = [row['result'] for row in rows if row['cell'] == cell]
+      seeds = sorted(row['seed'] for row in rows if row['cell'] == cell)
+      parts.append(f'{cell}, seeds {seeds}')
+      for name in of_cell[0]:
+        values = [result[name] for result in of_cell]
+        parts.append(
+          f'  {name:44} {np.mean(values):9.4f} '
+          f'({min(values):.4f} - {max(values):.4f})'
+        )
+  return '\n'.join(parts)
+
+
+def parse() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--study', default=','.join(STUDIES))
+  parser.add_argument('--seeds', default='0')
+  parser.add_argument('--runs', type=pathlib.Path, default='runs/trends')
+  parser.add_argument('--results', type=pathlib.Path, default=RESULTS)
+  parser.add_argument('--table', action='store_true', help='print, run nothing')
+  args = parser.parse_args()
+  args.study = args.study.split(',')
+  if unknown := set(args.study) - set(STUDIES):
+    parser.error(f'--study: {unknown} is none of {", ".join(STUDIES)}.')
+  args.seeds = [int(seed) for seed in args.seeds.split(',')]
+  return args
+
+
+def main() -> None:
+  args = parse()
+  if not args.table:
+    cells = [
+      (study, cell, seed)
+      for seed in args.seeds
+      for study in args.study
+      for cell in STUDIES[study].cells
+    ]
+    for study, cell, seed in cells:
+      keys = ('study', 'cell', 'seed')
+      done = {tuple(line[k] for k in keys) for line in read(args.results)}
+      if (study, cell, seed) not in done:
+        run(study, cell, seed, args)
+  print(table(read(args.results), args.study))
+
+
+if __name__ == '__main__':
+  main()
