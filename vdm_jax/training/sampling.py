@@ -162,8 +162,8 @@ def conditional_sampler(
 
   Returns:
     (params, key, cond, observed, mask, seen) -> videos [B, F, H, W, C], where
-    `seen` is None, or frames of the small video [B, F, H / k, W / k, C] and
-    which of them are there [1, F, 1, 1, 1].
+    `seen` is None, or frames of the small video [B, F, H / k, W / k, C], 0
+    where there is none, and which of them are there [1, F, 1, 1, 1].
   """
 
   def draw(params, key, cond, observed, mask, seen):
@@ -173,7 +173,7 @@ def conditional_sampler(
       small, there = seen
       shrink = lower_resolution(times)
       # A mean of n^2 pixels is known n times better than one of them.
-      value = times * jnp.where(there, small, 0.0)
+      value = times * small
       measure = lambda x: times * jnp.where(there, shrink(x), 0.0)  # noqa: E731
 
     return system.sample_given(
