@@ -37,8 +37,8 @@ class Encoder:
         'model.safetensors, as bert-large-uncased does.'
       )
     try:
-      import torch
-      import transformers
+      import torch  # pyright: ignore[reportMissingImports]
+      import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
       raise ValueError(
         f"{error.name} is not installed: pip install 'vdm_jax[text]' brings "
