@@ -95,6 +95,7 @@ def test_a_mixed_plan_of_what_is_there_or_of_one_frame():
   assert block.frames == (0, 2, 4, 6)
 
 
+@pytest.mark.slow
 def test_two_models_share_a_mixed_plan():
   """AR(1) frames again: each model knows the process at its own frame rate."""
   window, correlation, factor, total = 6, 0.9, 2, 15

@@ -82,11 +82,14 @@ def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
     lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape),
     model.params,
   )
-  one, other = (
-    model.sample(key, 1, prompt=prompt, num_steps=2)
-    for prompt in (PROMPT, PROMPT.replace('red', 'blue'))
+  red, blue, _ = model.sample(
+    key, 3, prompt=[PROMPT, PROMPT.replace('red', 'blue'), ''], num_steps=2
   )
-  assert np.abs(one - other).max() > 1e-3
+  swapped = model.sample(
+    key, 3, prompt=[PROMPT.replace('red', 'blue'), PROMPT, ''], num_steps=2
+  )
+  assert np.abs(swapped[0] - red).max() > 1e-3
+  assert np.abs(swapped[1] - blue).max() > 1e-3
 
 
 def test_what_cannot_be_read_or_encoded_is_said(trained, tmp_path, capsys):
@@ -119,6 +122,7 @@ def finer(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_cascade_is_one_command(trained, finer, capsys):
   few = '--num=2', '--num_steps=2', '--guidance=2', f'--prompt={PROMPT}'
   command(trained, '--mode=cascade', f'--finer={finer}', *few)

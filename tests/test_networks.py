@@ -100,7 +100,8 @@ def test_a_fresh_network_outputs_zero():
 def test_a_fresh_stage_is_the_identity():
   """The last layers of the block and of all its attention start at zero."""
   x = jax.random.normal(jax.random.key(1), (1, 2, 4, 4, 8))
-  conditions = jnp.ones((1, 1, 16)), jnp.ones((1, 3, 16))
+  tokens, mask = jnp.ones((1, 1, 3, 16)), jnp.ones((1, 1, 3), bool)
+  conditions = jnp.ones((1, 1, 16)), tokens, mask
   stage = blocks.Stage(8, head_dim=8, attention=True)
   y, variables = jax.jit(stage.init_with_output)(
     jax.random.key(0), x, *conditions

@@ -110,7 +110,7 @@ class Conditions:
     """
     if not self.num_classes:
       return None
-    return np.array(in_turn(num, range(self.num_classes)))
+    return np.array(in_turn(num, range(self.num_classes)), int)
 
   def captions_in_turn(self, num: int) -> list[str] | None:
     """Returns captions of the store, [num], likewise."""
