@@ -70,7 +70,8 @@ def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
     main, 'save_samples', lambda _, name, videos, fps: saved.update({0: videos})
   )
   few = '--mode=sample', '--num=3', '--num_steps=2'
-  command(trained, *few, f'--prompt={PROMPT}', '--prompt=new words')
+  moved = '--encoder=moved'
+  command(trained, *few, moved, f'--prompt={PROMPT}', '--prompt=new words')
   model = vdm_jax.load(trained)
   key = jax.random.key(0)
   expected = model.sample(
@@ -107,6 +108,10 @@ def test_what_cannot_be_read_or_encoded_is_said(trained, tmp_path, capsys):
   assert not never.exists()
   message = fails(capsys, never, TEXT, '--config.network.classes=(2, 6, 4)')
   assert 'condition on one of them' in message
+  np.save(tmp_path / 'one.npy', np.zeros((1, 1, 16, 16, 3), np.float32))
+  same = f'--video={tmp_path / "one.npy"}', f'--coarse={trained}'
+  message = fails(capsys, trained, '--mode=extend', *same)
+  assert 'a whole number of times the frameskip' in message
   message = fails(capsys, trained, '--mode=sample', '--label=0')
   assert 'the model has no classes' in message
 
@@ -124,8 +129,9 @@ def finer(tmp_path_factory):
 
 @pytest.mark.slow
 def test_a_cascade_is_one_command(trained, finer, capsys):
-  few = '--num=2', '--num_steps=2', '--guidance=2', f'--prompt={PROMPT}'
-  command(trained, '--mode=cascade', f'--finer={finer}', *few)
+  few = '--num=2', '--num_steps=2', '--guidance=2', '--encoder=moved'
+  asked = f'--prompt={PROMPT}'
+  command(trained, '--mode=cascade', f'--finer={finer}', asked, *few)
   samples = trained / 'samples'
   small = vdm_jax.video.load(samples / 'cascade_0000002_seed_0_small.gif')
   large = vdm_jax.video.load(samples / 'cascade_0000002_seed_0.gif')

@@ -203,15 +203,15 @@ def run_encoding(workdir: pathlib.Path) -> None:
 def _sample_options(num: int) -> dict[str, Any]:
   """What the flags say of how to sample `num` videos, and nothing else."""
 
-  def in_turn(values):
+  def repeated(values):
     return values and [values[i % len(values)] for i in range(num)]
 
   options = {
     'num_steps': _NUM_STEPS.value,
     'guidance_scale': _GUIDANCE.value,
     'sampler': _SAMPLER.value and tasks.parse_sampler(_SAMPLER.value),
-    'label': in_turn(_LABEL.value),
-    'prompt': in_turn(_PROMPT.value),
+    'label': repeated(_LABEL.value),
+    'prompt': repeated(_PROMPT.value),
   }
   return {name: value for name, value in options.items() if value is not None}
 

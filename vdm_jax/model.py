@@ -75,7 +75,7 @@ class Model:
       num: how many.
       label: their class, or classes [num].
       prompt: their caption, or as many captions. Without label and prompt all
-        classes, or captions of the data, are drawn in turn.
+        classes, or captions of the store, are drawn in turn.
       show_progress: whether a bar is shown on standard error.
       **changes: fields of `SampleSettings` to change, e.g.
         `num_steps=64` or `sampler=vdm_jax.samplers.DDIM()`.
@@ -261,7 +261,8 @@ def load(
 
   Args:
     workdir: of the run.
-    encoder: folder of the text encoder, where it is not the config's.
+    encoder: folder of the text encoder, where it is not the config's; a model
+      without text does not need it.
 
   Raises:
     FileNotFoundError: if there is no run or no finished checkpoint.
@@ -269,8 +270,8 @@ def load(
   """
   workdir = pathlib.Path(workdir)
   config = jobs.read_config(workdir)
-  if encoder is not None:
-    config['text'] = {**config.get('text', {}), 'encoder': str(encoder)}
+  if encoder is not None and 'text' in config:
+    config['text']['encoder'] = str(encoder)
   job = jobs.build(config)
   like = jax.eval_shape(
     lambda key: job.system.init(key, job.video_shape), jax.random.key(0)

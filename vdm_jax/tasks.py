@@ -140,9 +140,11 @@ def cascade(
     label = base.conditions.labels_in_turn(num)
     prompt = base.conditions.captions_in_turn(num)
   base.conditions(num, label, prompt)  # refuses before anything is drawn
-  again = dict(options)
-  if not finer.conditions.num_classes and finer.conditions.texts is None:
-    again.pop('guidance_scale', None)
+  heard = {
+    'label': finer.conditions.num_classes > 0,
+    'prompt': finer.conditions.texts is not None,
+  }
+  heard['guidance_scale'] = any(heard.values())
   size, made = base.settings.batch_size, []
   for start in range(0, num, size):
     first, second = jax.random.split(jax.random.fold_in(key, start))
@@ -153,11 +155,12 @@ def cascade(
       if values is not None
     }
     small = base.sample(first, count, show_progress=True, **asked, **options)
-    if not finer.conditions.num_classes:
-      asked.pop('label', None)
-    if finer.conditions.texts is None:
-      asked.pop('prompt', None)
-    large = finer.upsample(second, small, factor=slower, **asked, **again)
+    again: dict[str, Any] = {
+      name: value
+      for name, value in (asked | options).items()
+      if heard.get(name, True)
+    }
+    large = finer.upsample(second, small, factor=slower, **again)
     made.append((small, large))
   small, large = (np.concatenate(parts) for parts in zip(*made, strict=True))
   return small, large

@@ -124,7 +124,7 @@ class UNet(nn.Module):
       tokens: tokens of each caption, [B, L, text_dim], or also of those of the
         images, [B, 1 + K, L, text_dim]; None is no caption.
       token_mask: [B, L] or [B, 1 + K, L], False where a token is padding; a
-        caption of padding alone is no caption.
+        caption of padding alone is no caption.  None is no padding.
       num_images: K, how many of the last frames are independent images.
       train: turns dropout on; needs the rng stream 'dropout'.
 
@@ -186,9 +186,11 @@ class UNet(nn.Module):
       label = by_frame(label)
     pooled = None
     if self.text_dim:
-      if tokens is None or token_mask is None:
+      if tokens is None:
         tokens = jnp.zeros((len(z), 1, self.text_dim))
         token_mask = jnp.zeros((len(z), 1), bool)
+      elif token_mask is None:
+        token_mask = jnp.ones(tokens.shape[:-1], bool)
       if tokens.ndim == 3:
         tokens, token_mask = tokens[:, None], token_mask[:, None]
       tokens, token_mask = NullText(self.text_dim, name='no_text')(
