@@ -11,7 +11,7 @@ _TENSORBOARD = [
   'tensorboard>=2.18',
 ]
 _BENCH = ['torch<2.14']
-_TEXT = ['torch<2.14', 'transformers>=5', 'safetensors>=0.5']
+_TEXT = ['torch<2.14', 'transformers>=5']
 _TEST = [
   'beartype>=0.19',
   'hypothesis>=6.100',
@@ -44,6 +44,7 @@ setuptools.setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',
     'pillow>=11',
+    'safetensors>=0.5',
     'tqdm>=4.67',
   ],
   extras_require={

@@ -6,6 +6,8 @@ One network, samplers run in turn in one process: the median over rounds of CPU
 seconds (min - max), steps per second of the wall clock, and the median of the
 ratios of CPU seconds within a round.  Memory is what the compiler reserves for
 temporary values.  A corrector doubles the network calls of every row.
+`twice the videos` is plain sampling of a batch of twice the size: what one
+network call for guidance by a class has to cost on this machine.
 """
 
 import argparse
@@ -51,7 +53,10 @@ def programs(args):
   mask = jnp.arange(args.frames).reshape(1, -1, 1, 1, 1) < args.frames // 2
   common = {'sampler': Ancestral(0.1), 'num_steps': args.steps}
 
-  def plain(key, params, **options):
+  twice = 2 * args.batch, *shape[1:]
+  cond_twice = {'label': jnp.zeros(2 * args.batch, jnp.int32)}
+
+  def plain(key, params, shape=shape, **options):
     return system.sample(params, key, shape, **common, **options)
 
   def given(key, params, **options):
@@ -59,6 +64,7 @@ def programs(args):
 
   kinds = {
     'plain': lambda k, p: plain(k, p, cond=cond),
+    'twice the videos': lambda k, p: plain(k, p, twice, cond=cond_twice),
     'classifier-free guidance': lambda k, p: plain(
       k, p, cond=cond, guidance_scale=2.0
     ),

@@ -16,6 +16,7 @@ RANK = {
   'diffusion': 1,
   'networks': 1,
   'data': 1,
+  'metrics': 1,
   'samplers': 2,
   'systems': 3,
   'training': 4,
