@@ -149,8 +149,30 @@ def load(network, weights):
   network.load_state_dict(tensors, strict=False)
 
 
+class Small(torch.nn.Module):
+  """Tensors of every kind, as PyTorch stores them."""
+
+  def __init__(self):
+    super().__init__()
+    numbers = torch.arange(24.0)
+    self.inner = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+      self.inner.weight.copy_(numbers[:6].reshape(2, 3))
+      self.inner.bias.copy_(numbers[6:8])
+    self.register_buffer('turned', numbers.reshape(4, 6).T)  # strides (1, 6)
+    self.register_buffer('part', numbers[8:12])  # the same storage, offset 8
+    self.register_buffer('halved', numbers[:4].half())
+    self.register_buffer('count', torch.tensor(7))
+
+  def forward(self, x):
+    return self.inner(x)
+
+
 def main():
   """Writes names, shapes and outputs of every reference."""
+  small = Small().eval()
+  torch.save(small.state_dict(), GOLDEN / 'small.pth')
+  torch.jit.trace(small, torch.zeros(1, 3)).save(GOLDEN / 'small_script.pt')
   for name, (build, shape) in REFERENCES.items():
     network, run = build()
     shapes = shapes_of(network)
