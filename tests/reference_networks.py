@@ -77,7 +77,7 @@ def c3d():
   mean = torch.tensor(sports_mean()[:, :, :, 8:120, 8:120])
 
   def run(video):
-    return network(_channels_first(video[..., ::-1] * 128 + 128) - mean)
+    return network(_channels_first((video[..., ::-1] + 1) * 127.5) - mean)
 
   return network, run
 
@@ -97,7 +97,7 @@ def inception_v3():
     empty.unlink()
 
   def run(image):  # it takes whole numbers and scales them itself
-    pixels = _channels_first(np.rint(image * 128 + 128)).to(torch.uint8)
+    pixels = _channels_first(np.rint((image + 1) * 127.5)).to(torch.uint8)
     return dict(zip(('features', 'logits'), network(pixels), strict=True))
 
   return network, run
@@ -130,7 +130,7 @@ REFERENCES = {
 def example(shape):
   """Whole numbers of pixels, so that every network sees the same."""
   pixels = np.random.default_rng(1).integers(0, 256, shape)
-  return (pixels / 128 - 1).astype(np.float32)
+  return (pixels / 127.5 - 1).astype(np.float32)
 
 
 def shapes_of(network):

@@ -26,6 +26,7 @@ RANK = {
   'model': 6,
   'evaluation': 5,
   'results': 6,
+  'fidelity': 7,
   'tasks': 7,
   'main': 8,
 }

@@ -56,7 +56,7 @@ def params_of(name, arrays):
 
 def example(shape):
   pixels = np.random.default_rng(1).integers(0, 256, shape)
-  return (pixels / 128 - 1).astype(np.float32)
+  return (pixels / 127.5 - 1).astype(np.float32)
 
 
 def difference(ours, theirs):

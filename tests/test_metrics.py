@@ -132,10 +132,30 @@ def test_kernel_distance_is_the_sum_over_pairs(monkeypatch):
   assert kernel.distance(x, y) == pytest.approx(expected, rel=1e-10)
 
 
+def test_weights_of_the_kernel_distance_stay_unbiased():
+  # A vector of weight 2 counts twice in every pair but makes none with itself.
+  x, y = features(5, 4).astype(float), features(4, 4, 1).astype(float)
+  u, v = np.array([2, 0, 1, 3, 1]), np.array([1, 1, 0, 2])
+
+  def k(a, b):
+    return (a @ b / 4 + 1) ** 3
+
+  def pairs(z, w):
+    chosen = [(i, j) for i, j in itertools.permutations(range(len(z)), 2)]
+    total = sum(w[i] * w[j] for i, j in chosen)
+    return sum(w[i] * w[j] * k(z[i], z[j]) for i, j in chosen) / total
+
+  cross = sum(
+    u[i] * v[j] * k(a, b) for i, a in enumerate(x) for j, b in enumerate(y)
+  )
+  expected = pairs(x, u) + pairs(y, v) - 2 * cross / (u.sum() * v.sum())
+  assert kernel.distance(x, y, u, v) == pytest.approx(expected, rel=1e-10)
+
+
 def test_kernel_distance_is_unbiased_about_zero():
   rng = np.random.default_rng(0)
   draws = [
-    kernel.distance(*rng.standard_normal((2, 6, 3))) for _ in range(4000)
+    kernel.distance(x, y) for x, y in rng.standard_normal((4000, 2, 6, 3))
   ]
   error = np.std(draws) / len(draws) ** 0.5
   assert abs(np.mean(draws)) < 4 * error

@@ -21,7 +21,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from vdm_jax import job, model, tasks
+from vdm_jax import fidelity, job, model, tasks
 from vdm_jax.errors import UserError, clear_errors
 from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training.checkpoint import CheckpointError
@@ -48,15 +48,11 @@ _PROMPT = flags.DEFINE_multi_string(
   'prompt', None, 'Caption of a video; several are taken in turn.'
 )
 _NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
-_SAMPLER = flags.DEFINE_string(
-  'sampler', None, 'E.g. ddim, or ancestral,variance_mix=0.3.'
-)
+_SAMPLER = flags.DEFINE_string('sampler', None, 'E.g. ddim or deis,order=3.')
 _GUIDANCE = flags.DEFINE_float(
   'guidance', None, 'Classifier-free guidance; 1 is none.'
 )
-_VIDEO = flags.DEFINE_string(
-  'video', None, 'File to extend, interpolate or upsample.'
-)
+_VIDEO = flags.DEFINE_string('video', None, 'File of a video to work on.')
 _NUM_FRAMES = flags.DEFINE_integer(
   'num_frames', None, 'Frames of an extended video; unset, one block more.'
 )
@@ -69,14 +65,16 @@ _ENCODER = flags.DEFINE_string(
 _FINER = flags.DEFINE_string(
   'finer', None, 'Workdir of the larger and faster model of a cascade.'
 )
-_COARSE = flags.DEFINE_string(
-  'coarse', None, 'Workdir of a slower model that extends first.'
+_COARSE = flags.DEFINE_string('coarse', None, 'Workdir of a slower model.')
+_PROTOCOL = flags.DEFINE_string('protocol', 'own', 'How to measure samples.')
+_WEIGHTS = flags.DEFINE_string(
+  'weights', '', "Folder of the feature networks' weights, or 'random'."
 )
+_NUM_REAL = flags.DEFINE_integer('num_real', None, 'Real clips to compare.')
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
-  'Join the other hosts of a pod (jax.distributed).  TPU pods and SLURM say '
-  'by themselves who they are; elsewhere give the next three flags too.',
+  'Join the other hosts.  Neither TPU pod nor SLURM: give the next three too.',
 )
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', None, 'ADDRESS:PORT of the first host.'
@@ -217,15 +215,26 @@ def _sample_options(num: int) -> dict[str, Any]:
 
 
 def run_evaluation(workdir: pathlib.Path) -> None:
-  """Judges samples of the newest checkpoint by the exact evaluation."""
+  """Judges samples of the newest checkpoint.
+
+  By the exact evaluation where the data has one, and by a protocol where the
+  weights of its feature networks are given.
+  """
   with clear_errors():
     parts = job.build(job.read_config(workdir))
-    if parts.config['data']['name'] != 'moving_shapes':
-      raise ValueError(
-        f'{workdir} was trained on {parts.config["data"]["name"]}, but the '
-        'exact evaluation knows what is right only for moving_shapes: look at '
-        'the videos of --mode=sample instead.'
+    exact = parts.config['data']['name'] == 'moving_shapes'
+    if _WEIGHTS.value or not exact:
+      report = fidelity.evaluate(
+        _load(workdir),
+        parts.config['data'],
+        workdir,
+        protocol=_PROTOCOL.value,
+        weights=_WEIGHTS.value,
+        num_real=_NUM_REAL.value,
+        num_generated=_NUM.value,
       )
+      print(f'{fidelity.table(report)}\nReport: {report["path"]}')
+      return
     trained = _load(workdir)
     finish(
       workdir,

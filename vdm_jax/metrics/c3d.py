@@ -34,14 +34,7 @@ _LAYERS = (
 
 
 class C3D(nn.Module):
-  """Video to features and logits.
-
-  Attributes:
-    half_range: what 1.0 becomes; TGAN's evaluation has 128 (pixels up to 256),
-      the Flax copy 127.5.
-  """
-
-  half_range: float = 128.0
+  """Video to features and logits."""
 
   @nn.compact
   def __call__(self, video: Array) -> dict[str, Array]:
@@ -59,7 +52,7 @@ class C3D(nn.Module):
         f'{video.shape}.'
       )
     mean = self.param('mean', zeros, (FRAMES, SIZE, SIZE, 3))
-    x = video[..., ::-1] * self.half_range + self.half_range - mean[None]
+    x = (video[..., ::-1] + 1) * 127.5 - mean[None]
     for convolutions, window in _LAYERS:
       for name, features in convolutions.items():
         x = nn.Conv(features, (3, 3, 3), precision='highest', name=name)(x)

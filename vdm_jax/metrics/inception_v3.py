@@ -128,7 +128,8 @@ class InceptionV3(nn.Module):
       raise ValueError(
         f'InceptionV3 takes [B, {SIZE}, {SIZE}, 3]; it was given {image.shape}.'
       )
-    x = _run(_STEM, image)
+    x = ((image + 1) * 127.5 - 128) / 128  # as it was trained
+    x = _run(_STEM, x)
     for name, branches in _BLOCKS.items():
       x = _Block(branches, name=name)(x)
     features = x.mean((1, 2))

@@ -21,12 +21,20 @@ from vdm_jax.metrics.moments import check
 _ROWS = 1024  # of the kernel matrix at once
 
 
-def distance(real: np.ndarray, generated: np.ndarray) -> float:
+def distance(
+  real: np.ndarray,
+  generated: np.ndarray,
+  real_times: np.ndarray | None = None,
+  times: np.ndarray | None = None,
+) -> float:
   """The unbiased squared kernel distance (1).
 
   Args:
     real: features [M, D].
     generated: features [N, D].
+    real_times: weight of each real one, [M]; None is 1.  A vector never makes a
+      pair with itself, however large its weight.
+    times: weight of each generated one, [N].
 
   Raises:
     ValueError: for fewer than two vectors a side, or values not finite.
@@ -37,17 +45,21 @@ def distance(real: np.ndarray, generated: np.ndarray) -> float:
       f'features of shapes {x.shape} and {y.shape} do not compare: give at '
       'least two vectors of each, of the same network.'
     )
-  mean = _sum(x, y) / (len(x) * len(y))
-  return _mean_of_pairs(x) + _mean_of_pairs(y) - 2 * mean
+  u = np.ones(len(x)) if real_times is None else real_times.astype(float)
+  v = np.ones(len(y)) if times is None else times.astype(float)
+  across = _sum(x, u, y, v) / (u.sum() * v.sum())
+  return _mean_of_pairs(x, u) + _mean_of_pairs(y, v) - 2 * across
 
 
-def _mean_of_pairs(x: np.ndarray) -> float:
-  """Mean kernel (2) of all pairs i != j."""
-  alone = ((x * x).sum(1) / x.shape[1] + 1) ** 3
-  return (_sum(x, x) - alone.sum()) / (len(x) * (len(x) - 1))
+def _mean_of_pairs(x: np.ndarray, u: np.ndarray) -> float:
+  """Mean kernel (2) of all pairs i != j with weights u_i u_j."""
+  alone = u @ (u * ((x * x).sum(1) / x.shape[1] + 1) ** 3)
+  return (_sum(x, u, x, u) - alone) / (u.sum() ** 2 - u @ u)
 
 
-def _sum(x: np.ndarray, y: np.ndarray) -> float:
-  """Sum of the kernel (2) over all pairs, a few rows at a time."""
-  parts = (x[first : first + _ROWS] for first in range(0, len(x), _ROWS))
-  return sum(float(((p @ y.T / x.shape[1] + 1) ** 3).sum()) for p in parts)
+def _sum(x: np.ndarray, u: np.ndarray, y: np.ndarray, v: np.ndarray) -> float:
+  """Weighted sum of the kernel (2) over all pairs, a few rows at a time."""
+  rows = (slice(i, i + _ROWS) for i in range(0, len(x), _ROWS))
+  return sum(
+    float(u[r] @ ((x[r] @ y.T / x.shape[1] + 1) ** 3) @ v) for r in rows
+  )
