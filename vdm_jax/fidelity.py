@@ -110,7 +110,7 @@ def evaluate(
   chosen = build_protocol(protocol, num_real, num_generated)
   found = load_weights(chosen, weights)
   evaluation = _Evaluation(model, data, workdir, protocol, chosen, found)
-  report = evaluation.report()
+  report = json.loads(json.dumps(evaluation.report()))
   suffix = '_random_weights' if weights == RANDOM else ''
   path = workdir / 'evaluation' / f'{protocol}{suffix}.json'
   write(path, report)
