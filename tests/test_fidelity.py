@@ -18,6 +18,7 @@ from vdm_jax.metrics import extractors
 from vdm_jax.metrics.features import Extractor, Network, WeightFile
 from vdm_jax.metrics.measure import Videos, measure
 from vdm_jax.metrics.protocol import METRICS, PROTOCOLS, Metric
+from vdm_jax.metrics.report import table
 from vdm_jax.metrics.store import FeatureStore
 from vdm_jax.training.sampling import SampleSettings
 
@@ -120,8 +121,13 @@ def test_the_report_is_written_with_everything_that_moves_its_numbers(
   assert len(stored['weights']['i3d']['sha256']) == 64
   assert stored['metrics']['fvd']['floor_counts'] == [20, 20]
   assert model.labels == list(Conditions(5).labels_in_turn(30))
-  text = fidelity.table(report)
-  for word in ('30 videos against 20', 'frechet, 1/(N-1)', 'NOT COMPARABLE'):
+  text = table(report)
+  for word in (
+    '30 videos of 4 frames',
+    '20 real clips',
+    'frechet, 1/(N-1)',
+    'NOT COMPARABLE',
+  ):
     assert word in text
 
 
@@ -148,7 +154,6 @@ def test_what_differs_from_the_paper_is_said(tmp_path, tiny):
   )
   assert report['not_comparable'] == [
     'data is moving_shapes, not ucf101',
-    'num_frames is 4, not 16',
     'height is 8, not 64',
     'width is 8, not 64',
     'num_real is 8, not 95370',
@@ -172,7 +177,10 @@ def test_nothing_differs_where_nothing_differs():
     ({}, 'give the folder of their weights as --weights=DIR'),
     ({'weights': 'nowhere'}, r'nowhere lacks .* tiny.npz \(this test\)'),
     ({'protocol': 'vdm_ucf'}, "Did you mean 'vdm_ucf101'"),
-    ({'weights': 'random', 'num_generated': 3}, 'too few: give at least 4'),
+    (
+      {'weights': 'random', 'num_generated': 3},
+      'is 3: give at least 4',
+    ),
   ],
 )
 def test_nothing_is_drawn_before_everything_is_there(
@@ -206,6 +214,30 @@ def test_features_that_are_not_finite_are_an_error(tmp_path, tiny):
     fidelity.evaluate(
       Model(), SHAPES, tmp_path, weights=tiny, num_real=8, num_generated=8
     )
+
+
+def test_longer_videos_than_the_model_makes_are_extended(tmp_path, tiny):
+  model, seen = Model(), []
+  extend = model.extend
+
+  def watched(key, videos, num_frames, **options):
+    seen.append((videos.shape[1], num_frames))
+    return extend(key, videos, num_frames, **options)
+
+  model.extend = watched
+  report = fidelity.evaluate(
+    model,
+    SHAPES,
+    tmp_path,
+    weights=tiny,
+    num_real=8,
+    num_generated=8,
+    num_frames=6,
+  )
+  assert seen == [(4, 6)]
+  assert (report['frames'], report['frames_at_once']) == (6, 4)
+  with pytest.raises(ValueError, match='the model makes 4'):
+    fidelity.evaluate(model, SHAPES, tmp_path, weights=tiny, num_frames=3)
 
 
 def test_continued_videos_begin_as_the_real_clips_do(tmp_path, tiny):

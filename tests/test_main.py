@@ -277,4 +277,5 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
     assert name in out
   assert (workdir / 'samples' / 'final_0000002.mp4').exists()
   message = fails(capsys, workdir, '--mode=evaluate')
-  assert 'only for moving_shapes' in message
+  assert '--weights=DIR' in message
+  assert 'i3d_k400.flax' in message

@@ -33,7 +33,10 @@ RANDOM = 'random'
 
 
 def build_protocol(
-  name: str, num_real: int | None = None, num_generated: int | None = None
+  name: str,
+  num_real: int | None = None,
+  num_generated: int | None = None,
+  num_frames: int | None = None,
 ) -> Protocol:
   """Returns a protocol by its name, with other numbers if given.
 
@@ -45,11 +48,16 @@ def build_protocol(
       f'--protocol={name} is not one.{nearest(name, PROTOCOLS)} Allowed: '
       f'{", ".join(PROTOCOLS)}.'
     )
-  numbers = {'num_real': num_real, 'num_generated': num_generated}
+  numbers = {
+    'num_real': num_real,
+    'num_generated': num_generated,
+    'num_frames': num_frames,
+  }
   given = {k: number for k, number in numbers.items() if number is not None}
   for key, number in given.items():
-    if number < 4:
-      raise ConfigError(f'--{key}={number} is too few: give at least 4.')
+    least = 1 if key == 'num_frames' else 4
+    if number < least:
+      raise ConfigError(f'{key} is {number}: give at least {least}.')
   return dataclasses.replace(PROTOCOLS[name], **given)
 
 
@@ -88,6 +96,7 @@ def evaluate(
   weights: str = '',
   num_real: int | None = None,
   num_generated: int | None = None,
+  num_frames: int | None = None,
 ) -> dict[str, Any]:
   """Measures a model by a protocol and writes the report as JSON.
 
@@ -99,6 +108,8 @@ def evaluate(
     weights: folder of the weight files, or RANDOM.
     num_real: real clips, where not the protocol's.
     num_generated: videos, likewise.
+    num_frames: of each, likewise; more than the model makes at once are made
+      block by block.
 
   Returns:
     The report, plain values; 'path' is where it was written.
@@ -107,7 +118,7 @@ def evaluate(
     ConfigError, ValueError, OSError: nothing is drawn before the weights and
       the real clips are there and the networks take the model's videos.
   """
-  chosen = build_protocol(protocol, num_real, num_generated)
+  chosen = build_protocol(protocol, num_real, num_generated, num_frames)
   found = load_weights(chosen, weights)
   evaluation = _Evaluation(model, data, workdir, protocol, chosen, found)
   report = json.loads(json.dumps(evaluation.report()))
@@ -129,12 +140,19 @@ class _Evaluation:
     protocol: Protocol,
     weights: Mapping[str, Weights],
   ):
+    num_frames = protocol.num_frames or model.video_shape[0]
+    if name == 'own' and num_frames < model.video_shape[0]:
+      raise ConfigError(
+        f'num_frames is {num_frames}, but the model makes '
+        f'{model.video_shape[0]}: give these or more.'
+      )
     for extractor in weights:
-      EXTRACTORS[extractor].check(model.video_shape[0])
+      EXTRACTORS[extractor].check(num_frames)
     self._model, self._protocol, self._workdir = model, protocol, workdir
+    self._shape = num_frames, *model.video_shape[1:]
     self._name, self._weights = name, weights
     self._real = RealClips(
-      data,
+      {**data, 'num_frames': num_frames},
       num=protocol.num_real,
       split=protocol.split,
       clips=protocol.clips,
@@ -166,7 +184,7 @@ class _Evaluation:
       other = self._gather('other real', draw, real.total, self._of_data)
     generated = self._gather(
       'generated',
-      _Generated(self._model, protocol, real),
+      _Generated(self._model, protocol, real, num_frames=self._shape[0]),
       protocol.num_generated,
       self._of_data | self._of_model,
       protocol.per_clip,
@@ -181,6 +199,8 @@ class _Evaluation:
       **self._of_model,
       'real': real.total,
       'generated': protocol.num_generated,
+      'frames': self._shape[0],
+      'frames_at_once': self._model.video_shape[0],
       'skipped': real.skipped,
       'not_comparable': self._objections(),
       'metrics': measured,
@@ -201,7 +221,7 @@ class _Evaluation:
   def _objections(self) -> list[str]:
     """Why the numbers do not compare with published ones."""
     protocol, data = self._protocol, self._of_data['data']
-    found = protocol.differences(data, self._model.video_shape)
+    found = protocol.differences(data, self._shape)
     published = PROTOCOLS[self._name]
     for field in ('num_real', 'num_generated'):
       ours, theirs = (getattr(p, field) for p in (protocol, published))
@@ -219,8 +239,11 @@ class _Evaluation:
 class _Generated:
   """Videos of a protocol, drawn by number: (first, count) -> uint8."""
 
-  def __init__(self, model: Model, protocol: Protocol, real: RealClips):
+  def __init__(
+    self, model: Model, protocol: Protocol, real: RealClips, num_frames: int
+  ):
     self._model, self._protocol, self._real = model, protocol, real
+    self._num_frames = num_frames
     total = protocol.num_generated
     self._label = model.conditions.labels_in_turn(total)
     self._prompt = model.conditions.captions_in_turn(total)
@@ -233,41 +256,21 @@ class _Generated:
       for name, values in (('label', self._label), ('prompt', self._prompt))
       if values is not None
     }
-    if not protocol.known_frames:
+    if protocol.known_frames:
+      known = self._begin(first, count)
+    else:
       size = model.settings.batch_size
-      return to_uint8(model.sample(key, count, batch_size=size, **asked))
-    # The videos of `per_clip` neighbours begin as the same real clip does;
-    # drawn with replacement, the truth is of "another random seed".
+      known = model.sample(key, count, batch_size=size, **asked)
+    if known.shape[1] == self._num_frames:
+      return to_uint8(known)
+    key = jax.random.fold_in(key, 1)
+    return to_uint8(model.extend(key, known, self._num_frames, **asked))
+
+  def _begin(self, first: int, count: int) -> np.ndarray:
+    """What each video begins with: `per_clip` neighbours share a real clip."""
+    protocol = self._protocol
+    # With replacement, the truth is drawn with "another random seed".
     stream = int(protocol.replacement)
     indices = range(first, first + count)
     clips = [self._real(i // protocol.per_clip, 1, stream)[0] for i in indices]
-    known = to_float(np.stack(clips)[:, : protocol.known_frames])
-    videos = model.extend(key, known, model.video_shape[0], **asked)
-    return to_uint8(videos)
-
-
-def table(report: Mapping[str, Any]) -> str:
-  """Returns a report for people."""
-  protocol = report['protocol']
-  lines = [
-    f'Protocol {protocol["name"]}: {protocol["source"]}.',
-    f'{report["generated"]} videos against {report["real"]} real clips '
-    f'({protocol["split"]}, {protocol["clips"]}), seed {protocol["seed"]}, '
-    f'step {report["step"]}, {report["sample"]["sampler"]}, '
-    f'{report["sample"]["num_steps"]} steps.',
-    f'{"":12}{"value":>12}{"error":>10}{"floor":>12}  recipe',
-  ]
-  for name, result in report['metrics'].items():
-    counts = ' / '.join(map(str, result['floor_counts']))
-    lines.append(
-      f'{name:12}{result["value"]:12.4g}{result["error"]:10.2g}'
-      f'{result["floor"]:12.4g}  {result["recipe"]}; floor of {counts}'
-    )
-  lines += [
-    f'{name}: {found["file"]} {found["sha256"][:16]}'
-    for name, found in report['weights'].items()
-  ]
-  if report['not_comparable']:
-    why = '; '.join(report['not_comparable'])
-    lines.append(f'NOT COMPARABLE with published numbers: {why}.')
-  return '\n'.join(lines)
+    return to_float(np.stack(clips)[:, : protocol.known_frames])

@@ -23,6 +23,7 @@ from ml_collections import config_flags
 
 from vdm_jax import fidelity, job, model, tasks
 from vdm_jax.errors import UserError, clear_errors
+from vdm_jax.metrics.report import table
 from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.loop import train
@@ -54,11 +55,9 @@ _GUIDANCE = flags.DEFINE_float(
 )
 _VIDEO = flags.DEFINE_string('video', None, 'File of a video to work on.')
 _NUM_FRAMES = flags.DEFINE_integer(
-  'num_frames', None, 'Frames of an extended video; unset, one block more.'
+  'num_frames', None, 'Frames of a video that is extended or measured.'
 )
-_FACTOR = flags.DEFINE_integer(
-  'factor', 2, 'How many times more frames, or more rows and columns.'
-)
+_FACTOR = flags.DEFINE_integer('factor', 2, 'Times more frames, or pixels.')
 _ENCODER = flags.DEFINE_string(
   'encoder', None, "Folder of the text encoder, if not the config's."
 )
@@ -232,8 +231,9 @@ def run_evaluation(workdir: pathlib.Path) -> None:
         weights=_WEIGHTS.value,
         num_real=_NUM_REAL.value,
         num_generated=_NUM.value,
+        num_frames=_NUM_FRAMES.value,
       )
-      print(f'{fidelity.table(report)}\nReport: {report["path"]}')
+      print(f'{table(report)}\nReport: {report["path"]}')
       return
     trained = _load(workdir)
     finish(

@@ -78,7 +78,7 @@ class Extractor:
       allowed = f'{low}' if low == high else f'at least {low}'
       raise ValueError(
         f'{type(self.network).__name__} takes {allowed} frames; the videos '
-        f'have {num_frames}.'
+        f'have {num_frames}: --num_frames makes them longer.'
       )
 
 
