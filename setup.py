@@ -12,6 +12,13 @@ _TENSORBOARD = [
 ]
 _BENCH = ['torch<2.14']
 _TEXT = ['torch<2.14', 'transformers>=5']
+_PARITY = [  # other implementations to compare the metrics with
+  *_TEXT,
+  'cd-fvd==0.1.1',
+  'pytorch-fid==0.3.0',
+  'torch-fidelity==0.4.0',
+  'torchvision',
+]
 _TEST = [
   'beartype>=0.19',
   'hypothesis>=6.100',
@@ -51,6 +58,7 @@ setuptools.setup(
     'tensorboard': _TENSORBOARD,
     'bench': _BENCH,
     'text': _TEXT,
+    'parity': _PARITY,
     'test': _TEST,
     'dev': [
       *_TEST,

@@ -141,9 +141,10 @@ class Network:
 def _pil_bicubic(videos: np.ndarray, size: int) -> np.ndarray:
   """Frames with the shorter side `size`, bicubic, and of these the middle."""
   height, width = videos.shape[2:4]
-  scale = size / min(height, width)
-  target = max(size, int(width * scale)), max(size, int(height * scale))
-  left, top = (target[0] - size) // 2, (target[1] - size) // 2
+  short = min(height, width)
+  target = size * width // short, size * height // short
+  # Half a pixel is rounded to an even one, as torchvision does.
+  left, top = (round((side - size) / 2) for side in target)
   box = left, top, left + size, top + size
   frames = [
     np.asarray(

@@ -8,6 +8,8 @@ not one of one split.  UCF101 scores of C3D have one split, and are repeated
 with other samples for their spread.
 """
 
+import itertools
+
 import numpy as np
 
 from vdm_jax.metrics.moments import check
@@ -30,7 +32,9 @@ def score(logits: np.ndarray, splits: int = 1) -> float:
     )
   logits = logits - logits.max(1, keepdims=True)
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-  return float(np.mean([_score(p) for p in np.array_split(log_p, splits)]))
+  edges = [i * len(log_p) // splits for i in range(splits + 1)]
+  parts = [log_p[a:b] for a, b in itertools.pairwise(edges)]
+  return float(np.mean([_score(part) for part in parts]))
 
 
 def _score(log_p: np.ndarray) -> float:
