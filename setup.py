@@ -10,6 +10,12 @@ _TENSORBOARD = [
   'tensorflow-cpu>=2.18; platform_system == "Linux"',
   'tensorboard>=2.18',
 ]
+_TFDS = [
+  'tensorflow-datasets>=4.9.10',
+  'array_record>=0.8',
+  'importlib_resources',  # etils needs it and does not say so
+  'tensorflow-cpu>=2.18; platform_system == "Linux"',
+]
 _BENCH = ['torch<2.14']
 _TEXT = ['torch<2.14', 'transformers>=5']
 _PARITY = [  # other implementations to compare the metrics with
@@ -20,6 +26,7 @@ _PARITY = [  # other implementations to compare the metrics with
   'torchvision',
 ]
 _TEST = [
+  *_TFDS,
   'beartype>=0.19',
   'hypothesis>=6.100',
   'pytest>=8',
@@ -58,6 +65,7 @@ setuptools.setup(
     'tensorboard': _TENSORBOARD,
     'bench': _BENCH,
     'text': _TEXT,
+    'tfds': _TFDS,
     'parity': _PARITY,
     'test': _TEST,
     'dev': [

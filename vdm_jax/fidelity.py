@@ -17,8 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from vdm_jax.conditions import in_turn
 from vdm_jax.config import ConfigError, nearest
 from vdm_jax.data.pixels import to_float, to_uint8
+from vdm_jax.data.prompts import UCF101
 from vdm_jax.data.reference import RealClips
 from vdm_jax.evaluation import write
 from vdm_jax.metrics.extractors import EXTRACTORS, Weights, load, missing
@@ -159,6 +161,7 @@ class _Evaluation:
       replacement=protocol.replacement,
       seed=protocol.seed,
     )
+    self._generated = _Generated(model, protocol, self._real, num_frames)
     self._networks = {
       extractor: Network(EXTRACTORS[extractor], found.params)
       for extractor, found in weights.items()
@@ -184,7 +187,7 @@ class _Evaluation:
       other = self._gather('other real', draw, real.total, self._of_data)
     generated = self._gather(
       'generated',
-      _Generated(self._model, protocol, real, num_frames=self._shape[0]),
+      self._generated,
       protocol.num_generated,
       self._of_data | self._of_model,
       protocol.per_clip,
@@ -246,7 +249,15 @@ class _Generated:
     self._num_frames = num_frames
     total = protocol.num_generated
     self._label = model.conditions.labels_in_turn(total)
-    self._prompt = model.conditions.captions_in_turn(total)
+    if protocol.prompts == 'ucf101':
+      if model.conditions.texts is None:
+        raise ConfigError(
+          'this protocol asks for sentences, but the model takes no text: '
+          'measure it by vdm_ucf101 or pyoco_ucf101.'
+        )
+      self._prompt = in_turn(total, list(UCF101.values()))
+    else:
+      self._prompt = model.conditions.captions_in_turn(total)
 
   def __call__(self, first: int, count: int) -> np.ndarray:
     protocol, model = self._protocol, self._model

@@ -6,8 +6,13 @@ from typing import Any
 from vdm_jax.config import construct
 from vdm_jax.data.folder import VideoFolder
 from vdm_jax.data.moving_shapes import MovingShapes
+from vdm_jax.data.tfds import TFDS
 
-SOURCES = {'moving_shapes': MovingShapes, 'folder': VideoFolder}
+SOURCES = {
+  'moving_shapes': MovingShapes,
+  'folder': VideoFolder,
+  'tfds': TFDS,
+}
 
 
 def build_source(section: Mapping[str, Any]) -> Any:

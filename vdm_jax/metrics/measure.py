@@ -1,9 +1,9 @@
 """From stored features to numbers, each with its error and its floor.
 
     value   the metric, of all real and all generated videos
-    error   its standard deviation over bootstrap samples: videos, real and
-            generated, drawn with replacement.  Frames of a video, and videos
-            of one real clip, are drawn together
+    error   its standard deviation over bootstrap samples: generated videos
+            drawn with replacement, against the same real ones.  Frames of a
+            video, and videos of one real clip, are drawn together
     floor   the same metric of real videos against other real videos: what a
             perfect model would get from as many
 
@@ -14,7 +14,7 @@ memory does not grow with the number of videos.
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def measure(
   generated: Videos,
   other_real: Videos | None = None,
   *,
-  resamples: int = 50,
+  resamples: int = 20,
   seed: int = 0,
 ) -> Result:
   """Measures generated videos.
@@ -125,39 +125,41 @@ def measure(
     ValueError: for features that are not finite, or too few of them.
   """
   rng = np.random.default_rng(seed)
-  samples = [
-    _value(metric, real, generated, real.resample(rng), generated.resample(rng))
-    for _ in range(resamples)
-  ]
-  left, right = real, other_real or real
+  value = _against(metric, real)
+  drawn = [value(generated, generated.resample(rng)) for _ in range(resamples)]
+  left, right, floor = real, other_real or real, value
   if metric.needs_real and other_real is None:
     left, right = (dataclasses.replace(real, half=half) for half in (0, 1))
+    floor = _against(metric, left)
   return Result(
-    value=_value(metric, real, generated),
-    error=float(np.std(samples, ddof=1)),
-    floor=_value(metric, left, right),
+    value=value(generated, None),
+    error=float(np.std(drawn, ddof=1)),
+    floor=floor(right, None),
     floor_counts=(len(left), len(right)),
   )
 
 
-def _value(
-  metric: Metric,
-  real: Videos,
-  generated: Videos,
-  real_times: Times = None,
-  times: Times = None,
-) -> float:
-  """The metric of videos, each counted as often as `times` say."""
+def _against(metric: Metric, real: Videos) -> Callable[[Videos, Times], float]:
+  """The metric as a function of videos, each counted as often as given."""
   if metric.statistic == 'frechet':
-    reference = real.moments(metric, real_times)
-    return frechet.distance(
-      reference, generated.moments(metric, times), metric.ddof
+    reference = frechet.Reference(real.moments(metric), metric.ddof)
+    return lambda videos, times: reference.distance(
+      videos.moments(metric, times)
     )
-  features, counts = generated.all(metric, times)
   if metric.statistic == 'kernel':
-    reference, real_counts = real.all(metric, real_times)
-    return kernel.distance(reference, features, real_counts, counts)
-  logits = features.repeat(counts, 0)
-  if times is not None:  # copies of a video belong into different splits
-    logits = np.random.default_rng(0).permutation(logits)
-  return inception_score.score(logits, metric.splits)
+    features, _ = real.all(metric)
+
+    def kernel_distance(videos: Videos, times: Times) -> float:
+      others, counts = videos.all(metric, times)
+      return kernel.distance(features, others, times=counts)
+
+    return kernel_distance
+
+  def score(videos: Videos, times: Times) -> float:
+    logits, counts = videos.all(metric, times)
+    logits = logits.repeat(counts, 0)
+    if times is not None:  # copies of a video belong into different splits
+      logits = np.random.default_rng(0).permutation(logits)
+    return inception_score.score(logits, metric.splits)
+
+  return score

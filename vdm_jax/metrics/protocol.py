@@ -89,6 +89,8 @@ class Protocol:
     data: the data set's name in TFDS, '' for any.
     known_frames: real frames that a generated video begins with.
     per_clip: videos drawn for each real clip, where frames are known.
+    prompts: what a model of text is asked for, 'ucf101' for the sentences of
+      `data.prompts`; '' is the captions of its own data in turn.
     replacement: whether real clips are drawn with replacement, and those that
       the model continues by another seed.
     seed: of the choice of real clips and of the samples.
@@ -107,6 +109,7 @@ class Protocol:
   data: str = ''
   known_frames: int = 0
   per_clip: int = 1
+  prompts: str = ''
   replacement: bool = False
   seed: int = 0
 
@@ -202,10 +205,17 @@ PROTOCOLS = {
     data='ucf101',
   ),
   'pyoco_ucf101_zero_shot': Protocol(
-    'PYoCo, section 5.1, Table 2: prompts for classes',
-    ('is_c3d', 'fvd_torch'),
-    num_generated=2048,
+    'PYoCo, section 5.1, Table 2, FVD',
+    ('fvd_torch',),
     data='ucf101',
+    prompts='ucf101',
+  ),
+  'pyoco_ucf101_zero_shot_is': Protocol(
+    'PYoCo, section 5.1, Table 2, IS: 20 videos of each prompt',
+    ('is_c3d',),
+    num_generated=20 * 101,
+    data='ucf101',
+    prompts='ucf101',
   ),
   'pyoco_msrvtt': Protocol(
     'PYoCo, section 5.1, Table 3: a video for every caption of the test set',
