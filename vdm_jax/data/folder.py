@@ -22,9 +22,9 @@ import numpy as np
 from vdm_jax.data import decode
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.window import Window
 
 FORMAT = 1  # counts every change that alters a clip
-SHORT = ('skip', 'loop')
 MAX_ASPECT = 8  # a longer frame would leave next to nothing in a crop
 
 
@@ -84,24 +84,12 @@ class VideoFolder:
       NotADirectoryError: it is a file.
       ValueError: an argument out of range, or no usable file.
     """
-    counts = {
-      'num_frames': num_frames,
-      'height': height,
-      'width': width,
-      'frameskip': frameskip,
-    }
-    for name, count in counts.items():
-      if count < 1:
-        raise ValueError(f'{name} is {count}; it must be 1 or more.')
-    if short not in SHORT:
-      raise ValueError(f'short is {short!r}; it must be one of {SHORT}.')
     if cache_mb < 0:
       raise ValueError(f'cache_mb is {cache_mb}; it must be 0 or more.')
     self.path = Path(path).absolute()
-    self.num_frames, self.frameskip = num_frames, frameskip
+    self.window = Window(num_frames, frameskip, short)
     self.framing = Framing(fit, height, width)
-    self.short, self.flip, self.captions = short, flip, captions
-    self._span = self._span_of(num_frames)
+    self.flip, self.captions = flip, captions
     self._files, self.skipped = self._examine_all()
     self._resident = self._choose_resident(cache_mb * 2**20)
     self._forget()
@@ -129,7 +117,8 @@ class VideoFolder:
     Neither the place of the folder nor the age of its files counts.
     """
     framing = self.framing.fit, self.framing.height, self.framing.width
-    rule = FORMAT, self.num_frames, self.frameskip, framing, self.short
+    window = self.window.num_frames, self.window.frameskip
+    rule = FORMAT, *window, framing, self.window.short
     files = [(file.name, file.num_bytes) for file in self._files]
     whole = json.dumps((rule, self.flip, self.captions, files))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
@@ -144,19 +133,19 @@ class VideoFolder:
       IndexError: `index` is outside of [0, len(self)).
       UnreadableClip: the file is damaged.
     """
-    return self._example(index, rng, self.num_frames)
+    return self._example(index, rng, self.window)
 
   def image(self, index: int, rng: np.random.Generator) -> dict:
     """A random frame of file `index`, as a clip of one frame; see `clip`."""
-    return self._example(index, rng, 1)
+    return self._example(index, rng, self.window.of_one_frame())
 
   def _example(
-    self, index: int, rng: np.random.Generator, num_frames: int
+    self, index: int, rng: np.random.Generator, window: Window
   ) -> dict:
     if not 0 <= index < len(self):
       raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     file = self.path / self._files[index].name
-    frames = self._frames(index, file, rng, num_frames)
+    frames = self._frames(index, file, rng, window)
     video = self.framing.cut(frames, rng)
     if self.flip and rng.integers(2):
       video = video[:, :, ::-1]
@@ -170,25 +159,21 @@ class VideoFolder:
     return (_caption(self.path / file.name) for file in self._files)
 
   def _frames(
-    self, index: int, file: Path, rng: np.random.Generator, num_frames: int
+    self, index: int, file: Path, rng: np.random.Generator, window: Window
   ) -> np.ndarray:
     """The frames of a clip before the spatial cut, [F, h, w, 3]."""
     with self._locks[index % len(self._locks)]:
       timeline = self._timeline(index, file)
       whole = self._whole(index, file, timeline)
-    total = timeline.num_frames
-    last = total - self._span_of(num_frames)
-    if reason := self._too_short(total):
+    if reason := self.window.too_short(timeline.num_frames):
       raise UnreadableClip(file, reason)
-    start = int(rng.integers(max(last, 0) + 1))
-    if whole is None and last >= 0:
-      return self._read(file, timeline, start, num_frames, self.frameskip)
+    chosen = window.draw(timeline.num_frames, rng)
+    if whole is None and window.span <= timeline.num_frames:
+      start, step = int(chosen[0]), window.frameskip
+      return self._read(file, timeline, start, window.num_frames, step)
     if whole is None:
       whole = self._read(file, timeline)
-    return whole[(start + self.frameskip * np.arange(num_frames)) % total]
-
-  def _span_of(self, num_frames: int) -> int:
-    return (num_frames - 1) * self.frameskip + 1
+    return whole[chosen]
 
   def _timeline(self, index: int, file: Path) -> decode.Timeline:
     if index not in self._timelines:
@@ -213,11 +198,6 @@ class VideoFolder:
   def _read(self, file: Path, timeline: decode.Timeline, *which) -> np.ndarray:
     frames = decode.read(file, timeline, *which, fit=self.framing.scaled)
     return self.framing.bars(frames)
-
-  def _too_short(self, num_frames: int) -> str:
-    if num_frames >= self._span or self.short == 'loop':
-      return ''
-    return f'too short: {num_frames} of {self._span} frames'
 
   def _choose_resident(self, budget: int) -> set[int]:
     """The first files whose scaled frames fit into `budget` bytes."""
@@ -245,7 +225,7 @@ class VideoFolder:
     caption = text.stat().st_size if self.captions and text.is_file() else 0
     num_bytes = file.stat().st_size, caption
     usable = _File(name, num_frames, height, width, num_bytes)
-    return self._too_short(num_frames) or usable
+    return self.window.too_short(num_frames) or usable
 
   def _examine_all(self) -> tuple[list[_File], list[tuple[str, str]]]:
     names = _find(self.path)
@@ -267,8 +247,8 @@ class VideoFolder:
     accepted = ', '.join((*decode.CONTAINERS, *decode.IMAGES))
     raise ValueError(
       f'{self.path} has no usable file: {len(names)} were found and all left '
-      f'out.{first} Accepted are {accepted} with at least {self._span} frames, '
-      "or shorter ones with short='loop'."
+      f'out.{first} Accepted are {accepted} with at least {self.window.span} '
+      "frames, or shorter ones with short='loop'."
     )
 
 

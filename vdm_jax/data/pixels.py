@@ -38,6 +38,10 @@ class Framing:
   def __post_init__(self):
     if self.fit not in FITS:
       raise ValueError(f'fit is {self.fit!r}; it must be one of {FITS}.')
+    for name in ('height', 'width'):
+      count = getattr(self, name)
+      if count < 1:
+        raise ValueError(f'{name} is {count}; it must be 1 or more.')
 
   def scaled(self, height: int, width: int) -> tuple[int, int]:
     """The size to scale a frame of [height, width] to."""

@@ -15,8 +15,6 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from PIL import Image
 from vdm_jax.data import prompts
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.tfrecord import TFRecords
 from vdm_jax.data.window import Window
 
 FORMAT = 1  # counts every change that alters a clip
@@ -143,7 +142,7 @@ class TFDS:
 
   def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """A random frame of record `index`, as a clip of one frame."""
-    return self._example(index, rng, Window(1))
+    return self._example(index, rng, self.window.of_one_frame())
 
   def texts(self) -> list[str]:
     """Every caption that a clip may carry."""
@@ -196,50 +195,6 @@ class TFDS:
     return self.framing.cut(self.framing.bars(video), rng)
 
 
-class _TFRecords:
-  """Examples of a builder in TFRecord files, by number.
-
-  TFDS reads these one after another only; where each record begins is found by
-  going through their lengths once.
-  """
-
-  def __init__(self, builder: Any, split: str, decoders: Any):
-    self._features, self._decoders = builder.info.features, decoders
-    self._places: list[tuple[Path, int, int]] = []
-    for piece in builder.info.splits[split].file_instructions:
-      path = Path(piece.filename)
-      places = list(_scan(path))
-      stop = None if piece.take == -1 else piece.skip + piece.take
-      self._places += [(path, *place) for place in places[piece.skip : stop]]
-
-  def __len__(self) -> int:
-    return len(self._places)
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    path, start, size = self._places[index]
-    with path.open('rb') as file:
-      file.seek(start)
-      record = file.read(size)
-    return self._features.deserialize_example_np(
-      record, decoders=self._decoders
-    )
-
-
-def _scan(path: Path) -> Iterator[tuple[int, int]]:
-  """Where each record of a TFRecord file is: (first byte, bytes)."""
-  place, total = 0, path.stat().st_size
-  with path.open('rb') as file:
-    while place < total:
-      file.seek(place)
-      head = file.read(8)
-      size = struct.unpack('<Q', head)[0] if len(head) == 8 else total
-      start = place + 12  # after the length and its checksum
-      place = start + size + 4  # after the record and its checksum
-      if place > total:
-        raise ValueError(f'{path} is truncated: prepare the data again.')
-      yield start, size
-
-
 def _builder(name: str, data_dir: str) -> Any:
   """A builder of TFDS.
 
@@ -271,7 +226,7 @@ def _examples(builder: Any, split: str, decoders: Any) -> Any:
     try:
       return builder.as_data_source(split=split, decoders=decoders)
     except NotImplementedError:
-      return _TFRecords(builder, split, decoders)
+      return TFRecords(builder, split, decoders)
   except (AssertionError, KeyError, ValueError) as error:
     if not builder.is_prepared():
       raise FileNotFoundError(

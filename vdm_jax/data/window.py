@@ -31,6 +31,10 @@ class Window:
     if self.short not in SHORT:
       raise ValueError(f'short is {self.short!r}; it must be one of {SHORT}.')
 
+  def of_one_frame(self) -> 'Window':
+    """A window of one frame of the same videos."""
+    return dataclasses.replace(self, num_frames=1)
+
   @property
   def span(self) -> int:
     """Frames of the video from the first to the last of a clip."""
