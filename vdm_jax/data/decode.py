@@ -11,19 +11,22 @@ Frames are counted as shown. `scan` finds the keyframes without decoding;
 place is not certain, at the first frame.
 """
 
+import array
 import bisect
 import contextlib
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
+
+from vdm_jax.data.timeline import Header, Keyframe, Timeline
 
 CONTAINERS = {  # suffix -> FFmpeg's demuxer
   '.mp4': 'mov',
@@ -68,28 +71,6 @@ class UnreadableClip(ValueError):
     return f'{self.path} cannot be read: {self.reason}.'
 
 
-class Header(NamedTuple):
-  """What a file says of itself: frames, and pixels as they are shown."""
-
-  num_frames: int | None  # None where the header does not tell
-  height: int
-  width: int
-
-
-class Keyframe(NamedTuple):
-  """Where decoding can start: frame number, and time in the file's unit."""
-
-  number: int
-  pts: int
-
-
-class Timeline(NamedTuple):
-  """The true number of frames, and where the keyframes are if that is sure."""
-
-  num_frames: int
-  keyframes: tuple[Keyframe, ...] = ()
-
-
 def as_is(height: int, width: int) -> tuple[int, int]:
   """The `Fit` that keeps the size."""
   return height, width
@@ -132,7 +113,7 @@ def scan(path: str | Path) -> Timeline:
       gives by more than one part in ten.
   """
   if is_image(path):
-    return Timeline(1)
+    return Timeline(1, times=array.array('f', [0.0]))
   times, keys, end = [], [], 0
   with _opened(path) as (container, stream):
     for packet in container.demux(stream):
@@ -146,6 +127,7 @@ def scan(path: str | Path) -> Timeline:
     promised = float((stream.duration or 0) * stream.time_base)
     promised = promised or (container.duration or 0) / av.time_base
     exact = stream.codec_context.codec.canonical_name in _PACKET_IS_FRAME
+    unit = float(stream.time_base)
   _check_size(path, num_frames=len(times))
   if seconds < 0.9 * promised:
     reason = f'truncated: {seconds:.2f} of {promised:.2f} seconds'
@@ -153,11 +135,17 @@ def scan(path: str | Path) -> Timeline:
   if Path(path).suffix.lower() == '.gif' and b';' not in _tail(path):
     raise UnreadableClip(path, 'truncated: no end mark')
   if exact and None not in times and len(set(times)) == len(times):
-    number = {pts: i for i, pts in enumerate(sorted(times))}
+    times.sort()
+    number = {pts: i for i, pts in enumerate(times)}
     if keys and number[keys[0]] == 0:
-      keyframes = (Keyframe(number[pts], pts) for pts in keys)
-      return Timeline(len(times), tuple(keyframes))
-  return Timeline(sum(1 for _ in _decoded(path)))
+      keyframes = tuple(Keyframe(number[pts], pts) for pts in keys)
+      return Timeline(len(times), keyframes, _seconds(times, unit))
+  shown = [frame.pts or 0 for frame in _decoded(path)]
+  return Timeline(len(shown), times=_seconds(shown, unit))
+
+
+def _seconds(times: Sequence[int], unit: float) -> array.array:
+  return array.array('f', [(time - times[0]) * unit for time in times])
 
 
 def read(
