@@ -12,7 +12,6 @@ _TENSORBOARD = [
 ]
 _TFDS = [
   'tensorflow-datasets>=4.9.10',
-  'array_record>=0.8',
   'importlib_resources',  # etils needs it and does not say so
   'tensorflow-cpu>=2.18; platform_system == "Linux"',
 ]
@@ -46,6 +45,7 @@ setuptools.setup(
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
+    'array_record>=0.8',
     'av>=14',
     'clu>=0.0.12',
     'einops>=0.8',
@@ -54,6 +54,7 @@ setuptools.setup(
     'jax>=0.10',
     'jaxtyping>=0.3',
     'ml_collections>=1.1',
+    'msgpack>=1.0',
     'numpy>=2',
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12',

@@ -7,12 +7,14 @@ from vdm_jax.config import construct
 from vdm_jax.data.folder import VideoFolder
 from vdm_jax.data.listed import VideoList
 from vdm_jax.data.moving_shapes import MovingShapes
+from vdm_jax.data.packed import Packed
 from vdm_jax.data.tfds import TFDS
 
 SOURCES = {
   'moving_shapes': MovingShapes,
   'folder': VideoFolder,
   'list': VideoList,
+  'packed': Packed,
   'tfds': TFDS,
 }
 
