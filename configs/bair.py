@@ -1,10 +1,11 @@
 """Video prediction on BAIR Robot Pushing, 1 frame to 15.
 
 Paper:     Video Diffusion Models (Ho et al. 2022), Appendix A.2 and Table 2
-Command:   python -m vdm_jax.main --config=configs/bair.py \
-             --config.data.path=DIR --workdir=runs/bair
-Variants:  --config=configs/bair.py:smoke   (two steps, for tests)
-Data:      DIR holds the training episodes as videos, at any depth
+Command:   python -m vdm_jax.main --config=configs/bair.py --workdir=runs/bair
+Variants:  --config=configs/bair.py:folder  (videos below config.data.path)
+           --config=configs/bair.py:packed  (written by --mode=pack)
+           --config=configs/bair.py:smoke   (two steps, for tests)
+Data:      tfds build bair_robot_pushing_small --file_format=array_record
 Hardware:  the paper used 128 TPU v4 chips
 Result:    not yet run; paper: FVD 66.92 with the Langevin corrector
 
@@ -14,17 +15,20 @@ watched.
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import choose, shrink
+from vdm_jax.config import choose, read_from, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'smoke')
+  chosen = choose(variant, 'folder', 'packed', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
       'data': {
-        'name': 'folder',
-        'path': '',
+        'name': 'tfds',
+        'builder': 'bair_robot_pushing_small',
+        'split': 'train',
+        'frames': 'image_aux1',
+        'data_dir': '',
         'num_frames': 16,
         'height': 64,
         'width': 64,
@@ -80,6 +84,9 @@ def get_config(variant: str = '') -> ConfigDict:
       },
     }
   )
+  for source in ('folder', 'packed'):
+    if source in chosen:
+      read_from(config, source, path='')
   if 'smoke' in chosen:
     shrink(config)
   return config

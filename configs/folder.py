@@ -3,7 +3,9 @@
 Paper:     Video Diffusion Models (Ho et al. 2022), at a small size
 Command:   python -m vdm_jax.main --config=configs/folder.py \
              --config.data.path=DIR --workdir=runs/folder
-Variants:  --config=configs/folder.py:smoke   (two steps, for tests)
+Variants:  --config=configs/folder.py:list    (named by config.data.file)
+           --config=configs/folder.py:packed  (written by --mode=pack)
+           --config=configs/folder.py:smoke   (two steps, for tests)
 Data:      mp4, avi, mov, webm, mkv, gif and images, at any depth below DIR
 Hardware:  one accelerator; for 2 CPU cores see the README
 Result:    depends on your videos
@@ -11,11 +13,11 @@ Result:    depends on your videos
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import choose, shrink
+from vdm_jax.config import choose, read_from, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'smoke')
+  chosen = choose(variant, 'list', 'packed', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -82,6 +84,10 @@ def get_config(variant: str = '') -> ConfigDict:
       },
     }
   )
+  if 'list' in chosen:
+    read_from(config, 'list', file='', path='', layout='plain', split='')
+  if 'packed' in chosen:
+    read_from(config, 'packed', path='')
   if 'smoke' in chosen:
     shrink(config)
   return config

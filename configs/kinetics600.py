@@ -3,7 +3,10 @@
 Paper:     Video Diffusion Models (Ho et al. 2022), Appendix A.3 and Table 3
 Command:   python -m vdm_jax.main --config=configs/kinetics600.py \
              --config.data.path=DIR --workdir=runs/kinetics600
-Variants:  --config=configs/kinetics600.py:smoke   (two steps, for tests)
+Variants:  --config=configs/kinetics600.py:list    (config.data.file is the
+             csv of the data set, config.data.path the folder of its clips)
+           --config=configs/kinetics600.py:packed  (written by --mode=pack)
+           --config=configs/kinetics600.py:smoke   (two steps, for tests)
 Data:      DIR holds the training clips, at any depth
 Hardware:  the paper used 256 TPU v4 chips
 Result:    not yet run; paper: FVD 16.2 with the Langevin corrector
@@ -14,11 +17,11 @@ watched.
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import choose, shrink
+from vdm_jax.config import choose, read_from, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'smoke')
+  chosen = choose(variant, 'list', 'packed', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -80,6 +83,12 @@ def get_config(variant: str = '') -> ConfigDict:
       },
     }
   )
+  if 'list' in chosen:
+    read_from(
+      config, 'list', file='', path='', layout='kinetics', split='train'
+    )
+  if 'packed' in chosen:
+    read_from(config, 'packed', path='')
   if 'smoke' in chosen:
     shrink(config)
   return config

@@ -10,6 +10,7 @@ Variants:  small                16x64x64, frameskip 1; Table 4 with
            large                16x64x64, frameskip 1
            large,frameskip4     16x64x64, frameskip 4
            upsampler            9x128x128, frameskip 1, of the cascade
+           list, packed         other data, e.g. large,packed (see folder.py)
            smoke                any of them in two steps, for tests
 Cascade:   python -m vdm_jax.main --mode=cascade --workdir=runs/t2v_frameskip4 \
              --finer=runs/t2v_upsampler --prompt='...'
@@ -28,11 +29,12 @@ paper's tables have 1, 2 and 5.
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import choose, shrink
+from vdm_jax.config import choose, read_from, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'small', 'large', 'frameskip4', 'upsampler', 'smoke')
+  models = 'small', 'large', 'frameskip4', 'upsampler'
+  chosen = choose(variant, *models, 'list', 'packed', 'smoke')
   if len(chosen & {'small', 'large', 'upsampler'}) > 1:
     raise ValueError(
       f'variant {variant!r} is more than one model: choose one of small, large '
@@ -108,6 +110,10 @@ def get_config(variant: str = '') -> ConfigDict:
     config.network.update(width=128, multipliers=(1, 2, 4, 8, 16), head_dim=128)
     config.optimizer.learning_rate = 2e-4
     config.train.update(num_steps=800_000, num_images=7)
+  if 'list' in chosen:
+    read_from(config, 'list', file='', path='', layout='plain', split='')
+  if 'packed' in chosen:
+    read_from(config, 'packed', path='')
   if 'smoke' in chosen:
     shrink(config)
     if 'upsampler' in chosen:

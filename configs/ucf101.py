@@ -2,9 +2,11 @@
 
 Paper:     Video Diffusion Models (Ho et al. 2022), Appendix A.1 and Table 1
 Command:   python -m vdm_jax.main --config=configs/ucf101.py \
-             --config.data.path=DIR --workdir=runs/ucf101
-Variants:  --config=configs/ucf101.py:smoke   (two steps, for tests)
-Data:      DIR holds all 13,320 clips, avi, at any depth
+             --workdir=runs/ucf101
+Variants:  --config=configs/ucf101.py:folder  (clips below config.data.path)
+           --config=configs/ucf101.py:packed  (written by --mode=pack)
+           --config=configs/ucf101.py:smoke   (two steps, for tests)
+Data:      all 13,320 videos: tfds build ucf101 --file_format=array_record
 Hardware:  the paper used 128 TPU v4 chips
 Result:    not yet run; paper: FID 295, IS 57, by C3D on 10,000 samples
 
@@ -14,17 +16,19 @@ watched.
 
 from ml_collections import ConfigDict
 
-from vdm_jax.config import choose, shrink
+from vdm_jax.config import choose, read_from, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'smoke')
+  chosen = choose(variant, 'folder', 'packed', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
       'data': {
-        'name': 'folder',
-        'path': '',
+        'name': 'tfds',
+        'builder': 'ucf101',
+        'split': 'train+test',
+        'data_dir': '',
         'num_frames': 16,
         'height': 64,
         'width': 64,
@@ -78,6 +82,9 @@ def get_config(variant: str = '') -> ConfigDict:
       },
     }
   )
+  for source in ('folder', 'packed'):
+    if source in chosen:
+      read_from(config, source, path='')
   if 'smoke' in chosen:
     shrink(config)
   return config

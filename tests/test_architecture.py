@@ -28,7 +28,8 @@ RANK = {
   'results': 6,
   'fidelity': 7,
   'tasks': 7,
-  'main': 8,
+  'commands': 8,
+  'main': 9,
 }
 
 

@@ -279,3 +279,28 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   message = fails(capsys, workdir, '--mode=evaluate')
   assert '--weights=DIR' in message
   assert 'i3d_k400.flax' in message
+
+
+def test_packed_clips_train_like_their_files(tmp_path, capsys):
+  data = tmp_path / 'data'
+  data.mkdir()
+  for index in range(3):
+    frames = np.full((6, 16, 16, 3), 0.2 * index, np.float32)
+    video.save(data / f'{index}.mp4', frames)
+  (data / 'bad.mp4').write_bytes(b'nothing')
+  workdir = tmp_path / 'run'
+  command(
+    workdir,
+    FOLDER,
+    *EIGHT,
+    f'--config.data.path={data}',
+    '--mode=pack',
+    '--codec=raw',
+    '--clips=2',
+  )
+  out = capsys.readouterr().out
+  assert '6 clips in 1 shards' in out
+  assert str(workdir / 'packed') in out
+  packed = FOLDER.replace(':smoke', ':smoke,packed')
+  command(workdir, packed, *EIGHT, f'--config.data.path={workdir / "packed"}')
+  assert (workdir / 'samples' / 'final_0000002.mp4').exists()

@@ -1,5 +1,6 @@
 """The papers' own experiments: their tables, their sizes, two steps of each."""
 
+import inspect
 import pathlib
 import runpy
 
@@ -12,6 +13,7 @@ from tests.text_cases import write_store
 from tests.video_files import numbered, write
 from vdm_jax.config import choose
 from vdm_jax.data.pipeline import Pipeline
+from vdm_jax.data.registry import SOURCES
 from vdm_jax.job import build
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
@@ -129,7 +131,8 @@ def test_a_small_copy_trains(name, tmp_path):
     write(tmp_path / f'{index}.mp4', numbered(16 + index))
     (tmp_path / f'{index}.txt').write_text(caption)
   write_store(tmp_path / 'text', captions)
-  config = config_of(name, 'smoke')
+  files = ('folder',) if name in ('ucf101', 'bair') else ()
+  config = config_of(name, 'smoke', *files)
   config.data.path = str(tmp_path)
   job = build(config.to_dict())
   source = job.source(tmp_path)
@@ -152,6 +155,19 @@ def test_a_small_copy_trains(name, tmp_path):
   assert state.skipped == 0
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, state.params)
   assert moved['out']['kernel']
+
+
+@pytest.mark.parametrize('name', ['ucf101', 'bair', 'kinetics600', 'folder'])
+def test_other_data_is_cut_in_the_same_way(name):
+  plain, packed = config_of(name), config_of(name, 'packed')
+  assert packed.data.name == 'packed'
+  for field in ('num_frames', 'height', 'width', 'frameskip', 'fit', 'flip'):
+    assert packed.data[field] == plain.data[field]
+  for section in ('system', 'network', 'optimizer', 'train', 'sample'):
+    assert packed[section] == plain[section]
+  # Every field is one of the source's, and none that it needs is missing.
+  parameters = inspect.signature(SOURCES['packed']).parameters
+  assert set(packed.data) - {'name'} <= set(parameters)
 
 
 def test_a_variant_that_is_not_there():

@@ -154,6 +154,22 @@ def choose(variant: str, *allowed: str) -> set[str]:
   return parts
 
 
+def read_from(config: Any, source: str, **fields: Any) -> None:
+  """Lets a config read its clips elsewhere; what a clip is stays.
+
+  Args:
+    config: a ConfigDict with the section `data`.
+    source: name of the source.
+    **fields: what only this source needs, with values to be set by the user.
+  """
+  shared = (
+    *('num_frames', 'height', 'width', 'frameskip'),
+    *('fit', 'short', 'flip', 'captions'),
+  )
+  kept = {name: config.data[name] for name in shared if name in config.data}
+  config.data = type(config)({'name': source, **fields, **kept})
+
+
 def shrink(config: Any) -> None:
   """Makes a job of any size one of two steps, for tests: the smoke variant.
 

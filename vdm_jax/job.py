@@ -107,6 +107,13 @@ class Job:
       ConfigError: if the data has other classes than the network.
       ValueError, OSError: if there is no usable data.
     """
+    source = self.clips(workdir)
+    if self.train.num_images:
+      source = Joint(source, self.train.num_images)
+    return source
+
+  def clips(self, workdir: pathlib.Path) -> Any:
+    """Opens the data, as `source` but without images beside the clips."""
     texts = self.conditions(workdir).texts
     store = texts.store() if texts else None  # before all files are examined
     source = build_source(self.config['data'])
@@ -116,11 +123,15 @@ class Job:
         f'config.network.classes make {self.system.num_classes} classes, but '
         f'the data has {classes}: use these, or () for a model without.'
       )
-    if store is not None:
-      source = Captioned(source, store, self.text.max_length)
-    if self.train.num_images:
-      source = Joint(source, self.train.num_images)
-    return source
+    stored = getattr(source, 'text_dim', 0)  # of packed tokens
+    if store is None or stored == store.dim:
+      return source
+    if stored:
+      raise ConfigError(
+        f'the packed tokens have {stored} numbers, those of {store.path} '
+        f'{store.dim}: pack the data with the same encoder.'
+      )
+    return Captioned(source, store, self.text.max_length)
 
   def encode(self, workdir: pathlib.Path) -> Store:
     """Writes the tokens of the data's captions where the job reads them.

@@ -76,6 +76,7 @@ def pack(
     'clips_per_video': clips_per_video,
     'shard_size': shard_size,
     'seed': seed,
+    'text_dim': getattr(source, 'text_dim', 0),
     'classes': [
       ' '.join(np.atleast_1d(source.class_names(label)))
       for label in range(getattr(source, 'num_classes', 0))

@@ -28,6 +28,7 @@ class Packed:
   Attributes:
     num_classes: classes of the packed source.
     captions: whether clips carry captions.
+    text_dim: width of the tokens that they carry; 0 for none.
   """
 
   def __init__(
@@ -88,6 +89,7 @@ class Packed:
       itertools.accumulate(shard['clips'] for shard in index['shards'])
     )
     self._codec, self._names = index['codec'], index['classes']
+    self.text_dim = index['text_dim']
     self._digest = hashlib.sha256(content).hexdigest()
     self.num_classes, self.captions = len(self._names), captions
     self.window = Window(num_frames, frameskip, short)

@@ -218,6 +218,7 @@ class Captioned:
     source: gives clips with 'caption'.
     store: has the tokens of every caption.
     num_classes, skipped: those of the source.
+    text_dim: width of a token.
   """
 
   def __init__(self, source: Any, store: Store, max_length: int):
@@ -239,6 +240,11 @@ class Captioned:
     self.source, self.store, self.max_length = source, store, max_length
     self.num_classes = getattr(source, 'num_classes', 0)
     self.skipped = getattr(source, 'skipped', ())
+    self.text_dim = store.dim
+
+  def class_names(self, label: int) -> Any:
+    """The source's."""
+    return self.source.class_names(label)
 
   def __len__(self) -> int:
     return len(self.source)

@@ -1,0 +1,227 @@
+"""What the command line does, one function for each mode.
+
+Every function checks what it was given before it computes: a `UserError` says
+in one sentence what to mend.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from vdm_jax import fidelity, job, tasks
+from vdm_jax.data import pack as packing
+from vdm_jax.errors import clear_errors
+from vdm_jax.metrics.report import table
+from vdm_jax.model import load
+from vdm_jax.results import finish, report_skipped, save_samples
+from vdm_jax.training import loop
+from vdm_jax.training.sampling import VideoSampler
+
+Options = Callable[[int], dict[str, Any]]
+"""How to sample so many videos: arguments of `Model.sample` and the like."""
+
+
+def train(
+  config: dict[str, Any] | None, workdir: pathlib.Path, num: int | None
+) -> None:
+  """Trains, then draws, saves and judges samples of the finished model."""
+  with clear_errors():
+    config = _given(config, 'train')
+    parts = job.build(config)
+    mesh = parts.build_mesh()
+    source = parts.source(workdir)
+    job.open_workdir(workdir, config)
+  draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
+  shown = parts.sample.num
+  in_turn = parts.conditions(workdir).default(shown)
+
+  def look(step, params):
+    videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)
+    save_samples(workdir, f'step_{step:07d}', videos, parts.sample.fps)
+
+  result = loop.train(
+    parts.system,
+    source,
+    video_shape=parts.video_shape,
+    settings=parts.train,
+    optimizer=parts.optimizer,
+    mesh=mesh,
+    seed=parts.seed,
+    workdir=workdir,
+    look=look,
+  )
+  report_skipped(source, result.skipped_clips)
+  if result.step >= parts.train.num_steps:
+    finish(
+      workdir,
+      parts,
+      draw,
+      result.state.ema,
+      step=result.step,
+      seed=parts.seed + 2,
+      num=num,
+    )
+
+
+def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:
+  """Encodes the captions of the data, once for all training."""
+  with clear_errors():
+    config = _given(config, 'encode')
+    if jax.process_index() != 0:  # one store for all hosts
+      return
+    store = job.build(config).encode(workdir)
+  print(f'{len(store)} captions are encoded in {store.path}.')
+
+
+def pack(
+  config: dict[str, Any] | None,
+  workdir: pathlib.Path,
+  *,
+  codec: str,
+  clips_per_video: int,
+) -> None:
+  """Writes the data of a config as shards that are read fast."""
+  with clear_errors():
+    parts = job.build(_given(config, 'pack'))
+    if jax.process_index() != 0:  # one pack for all hosts
+      return
+    folder = workdir / 'packed'
+    index = packing.pack(
+      parts.clips(workdir), folder, codec=codec, clips_per_video=clips_per_video
+    )
+  shards = index['shards']
+  clips, size = (sum(s[name] for s in shards) for name in ('clips', 'bytes'))
+  print(
+    f'{clips} clips in {len(shards)} shards, {size / 2**20:.1f} MiB, are in '
+    f'{folder}.'
+  )
+  report_skipped(None, {k: v for s in shards for k, v in s['skipped'].items()})
+
+
+def sample(
+  workdir: pathlib.Path,
+  *,
+  num: int | None,
+  seed: int,
+  encoder: str | None,
+  options: Options,
+) -> None:
+  """Draws videos with the newest checkpoint."""
+  with clear_errors():
+    model = load(workdir, encoder)
+    num = num or model.settings.num
+    videos = model.sample(
+      jax.random.key(seed),
+      num,
+      batch_size=min(num, model.settings.batch_size),
+      show_progress=True,
+      **options(num),
+    )
+  save_samples(
+    workdir, f'sample_{model.step:07d}_seed_{seed}', videos, model.settings.fps
+  )
+
+
+def edit(
+  task: str,
+  workdir: pathlib.Path,
+  *,
+  video_file: str | None,
+  num: int | None,
+  seed: int,
+  encoder: str | None,
+  num_frames: int | None,
+  factor: int,
+  coarse: str | None,
+  options: Options,
+) -> None:
+  """Extends, interpolates or upsamples a video file."""
+  with clear_errors():
+    if video_file is None:
+      raise ValueError(f'--mode={task} needs --video=FILE.')
+    model, path = load(workdir, encoder), pathlib.Path(video_file)
+    known = tasks.read(path, model, task, factor).repeat(num or 1, 0)
+    videos = tasks.run(
+      task,
+      model,
+      jax.random.key(seed),
+      known,
+      num_frames=num_frames,
+      factor=factor,
+      coarse=load(coarse, encoder) if coarse else None,
+      **options(len(known)),
+    )
+  name = f'{task}_{path.stem}_{model.step:07d}_seed_{seed}'
+  save_samples(workdir, name, videos, model.settings.fps)
+
+
+def cascade(
+  workdir: pathlib.Path,
+  *,
+  finer: str | None,
+  num: int | None,
+  seed: int,
+  encoder: str | None,
+  options: Options,
+) -> None:
+  """Draws small slow videos and makes them large and fast, VDM Figure 2."""
+  with clear_errors():
+    if finer is None:
+      raise ValueError('--mode=cascade needs --finer=WORKDIR.')
+    base, larger = load(workdir, encoder), load(finer, encoder)
+    num = num or base.settings.num
+    small, large = tasks.cascade(
+      base, larger, jax.random.key(seed), num, **options(num)
+    )
+  name = f'{base.step:07d}_seed_{seed}'
+  save_samples(workdir, f'cascade_{name}_small', small, base.settings.fps)
+  fps = base.settings.fps * large.shape[1] // small.shape[1]
+  save_samples(workdir, f'cascade_{name}', large, fps)
+
+
+def evaluate(
+  workdir: pathlib.Path,
+  *,
+  num: int | None,
+  seed: int,
+  encoder: str | None,
+  protocol: str,
+  weights: str,
+  num_real: int | None,
+  num_frames: int | None,
+) -> None:
+  """Judges samples of the newest checkpoint.
+
+  By the exact evaluation where the data has one, and by a protocol where the
+  weights of its feature networks are given.
+  """
+  with clear_errors():
+    parts = job.build(job.read_config(workdir))
+    exact = parts.config['data']['name'] == 'moving_shapes'
+    if weights or not exact:
+      report = fidelity.evaluate(
+        load(workdir, encoder),
+        parts.config['data'],
+        workdir,
+        protocol=protocol,
+        weights=weights,
+        num_real=num_real,
+        num_generated=num,
+        num_frames=num_frames,
+      )
+      print(f'{table(report)}\nReport: {report["path"]}')
+      return
+    draw = VideoSampler(parts.system, parts.video_shape, parts.sample)
+    model = load(workdir, encoder)
+    step = model.step
+    finish(workdir, parts, draw, model.params, step=step, seed=seed, num=num)
+
+
+def _given(config: dict[str, Any] | None, mode: str) -> dict[str, Any]:
+  if config is None:
+    raise job.ConfigError(
+      f'--mode={mode} needs --config, e.g. --config=configs/moving_shapes.py.'
+    )
+  return config
