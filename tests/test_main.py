@@ -17,7 +17,7 @@ from tests.command_line import (
   fails,
   forget_flags,
 )
-from vdm_jax import main, samplers, video
+from vdm_jax import commands, samplers, video
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def saved(monkeypatch):
   def keep(workdir, name, videos, fps):
     kept[name] = videos
 
-  monkeypatch.setattr(main, 'save_samples', keep)
+  monkeypatch.setattr(commands, 'save_samples', keep)
   return kept
 
 

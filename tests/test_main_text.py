@@ -10,7 +10,7 @@ import pytest
 import vdm_jax
 from tests.command_line import EIGHT, SHAPES, command, fails, forget_flags
 from tests.text_cases import encode_words
-from vdm_jax import main
+from vdm_jax import commands
 
 TEXT = SHAPES.replace(':smoke', ':text,smoke')
 QUICK = ('--config.network.multipliers=(1,)',)
@@ -66,9 +66,11 @@ def test_captions_are_encoded_trained_and_judged(trained):
 
 def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
   saved = {}
-  monkeypatch.setattr(
-    main, 'save_samples', lambda _, name, videos, fps: saved.update({0: videos})
-  )
+
+  def keep(_, name, videos, fps):
+    saved[0] = videos
+
+  monkeypatch.setattr(commands, 'save_samples', keep)
   few = '--mode=sample', '--num=3', '--num_steps=2'
   moved = '--encoder=moved'
   command(trained, *few, moved, f'--prompt={PROMPT}', '--prompt=new words')

@@ -31,7 +31,8 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
-  pytest.importorskip('tensorflow', reason='needs the extra `tensorboard`')
+  for name in ('tensorflow', 'tensorboard'):
+    pytest.importorskip(name, reason='needs the extra `tensorboard`')
   from tensorboard.backend.event_processing import event_accumulator
   from tensorboard.util import tensor_util
 

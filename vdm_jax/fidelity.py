@@ -74,7 +74,9 @@ def load_weights(protocol: Protocol, folder: str) -> dict[str, Weights]:
     ConfigError: no folder is given.
     FileNotFoundError, ValueError: from `load`.
   """
-  names = sorted({METRICS[name].extractor for name in protocol.metrics})
+  names = list(
+    dict.fromkeys(METRICS[name].extractor for name in protocol.metrics)
+  )
   if folder == RANDOM:
     return {
       name: Weights(random_params(EXTRACTORS[name]), RANDOM, '')

@@ -5,6 +5,7 @@ that goes on from step k first drops the lines after k, which a killed process
 may have left: each step is logged once.
 """
 
+import importlib.util
 import json
 import logging
 import os
@@ -31,19 +32,22 @@ class MetricWriter:
     path = workdir / 'metrics.jsonl'
     _keep_until(path, step)
     self._file = path.open('a', encoding='utf-8')
-    try:
-      # clu's writers need tensorflow and tensorboard: the extra `tensorboard`.
-      from clu import metric_writers
-    except ModuleNotFoundError as error:
+    # clu's writers need both; tensorflow alone takes seconds to import, and
+    # then writes nothing.
+    needed = 'tensorflow', 'tensorboard'
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
+    if missing:
       logging.info(
         '%s is not installed: no TensorBoard events. The extra `tensorboard` '
         'brings it.',
-        error.name,
+        missing[0],
       )
-    else:
-      self._tensorboard = metric_writers.AsyncWriter(
-        metric_writers.SummaryWriter(str(workdir / 'tensorboard'))
-      )
+      return
+    from clu import metric_writers
+
+    self._tensorboard = metric_writers.AsyncWriter(
+      metric_writers.SummaryWriter(str(workdir / 'tensorboard'))
+    )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes the metrics of one step."""
