@@ -59,8 +59,14 @@ def test_a_store_is_whole_or_not_there(tmp_path):
       write(tmp_path / 's', TEXT, fails, 'x')
   with pytest.raises(FileNotFoundError, match='--mode=encode'):
     Store(tmp_path / 's')
-  assert not list(tmp_path.iterdir())
   before = write_store(tmp_path / 's').fingerprint()
+  assert sorted(p.name for p in (tmp_path / 's').iterdir()) == [
+    'captions.txt',
+    'ends.npy',
+    'keys.npy',
+    'store.json',
+    'tokens.f16',
+  ]
   with pytest.raises(RuntimeError):
     write(tmp_path / 's', TEXT, fails, 'x')
   assert Store(tmp_path / 's').fingerprint() == before
@@ -71,6 +77,51 @@ def test_a_store_is_whole_or_not_there(tmp_path):
   (tmp_path / 'mine' / 'file').touch()
   with pytest.raises(FileExistsError, match='no store'):
     write_store(tmp_path / 'mine')
+
+
+def test_encoding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+  monkeypatch.setattr('vdm_jax.data.text._CHUNK', 2)
+  captions, seen = [f'caption {i}' for i in range(9)], []
+
+  def stops(some):
+    if len(seen) >= 4:
+      raise KeyboardInterrupt
+    seen.extend(some)
+    return encode_words(some)
+
+  with pytest.raises(KeyboardInterrupt):
+    write(tmp_path / 's', captions, stops, 'words')
+  rest = []
+
+  def goes_on(some):
+    rest.extend(some)
+    return encode_words(some)
+
+  store = write(tmp_path / 's', captions, goes_on, 'words')
+  assert sorted(seen + rest) == captions  # each was encoded once
+  straight = write_store(tmp_path / 'straight', captions)
+  assert store.fingerprint() == straight.fingerprint()
+  for caption in captions:
+    np.testing.assert_array_equal(store[caption], straight[caption])
+  assert not list(tmp_path.glob('*.partial'))
+
+
+def test_what_was_begun_for_other_captions_is_not_used(tmp_path, monkeypatch):
+  monkeypatch.setattr('vdm_jax.data.text._CHUNK', 1)
+
+  def stops(some):
+    if 'b' in some:
+      raise KeyboardInterrupt
+    return [np.full((1, 8), 7.0)] * len(some)
+
+  for captions, encoder in ((['a', 'b', 'c', 'd'], 'words'), (TEXT, 'other')):
+    with pytest.raises(KeyboardInterrupt):
+      write(tmp_path / 's', ['a', 'b', 'c', 'd', 'e'], stops, 'another')
+    store = write(tmp_path / 's', captions, encode_words, encoder)
+    for caption in captions:
+      np.testing.assert_allclose(
+        store[caption], encode_words([caption])[0], atol=1e-3
+      )
 
 
 def test_a_store_of_another_format_is_refused(tmp_path):

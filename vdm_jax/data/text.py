@@ -9,15 +9,16 @@ A store is a folder:
     captions.txt  the captions, one JSON string a line, in the order of the keys
 
 Lookups touch a few pages of mapped files, so a store of many millions of
-captions costs no memory in any worker.  It appears complete or not at all.
+captions costs no memory in any worker.  It appears complete or not at all, and
+encoding goes on where it was stopped.
 """
 
 import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 FORMAT = 1
 _BATCH = 64  # captions encoded at once
+_CHUNK = 4096  # captions that a kill can cost
 
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 """Captions -> tokens of each, [l, D] with l >= 1."""
@@ -153,50 +155,76 @@ def write(
   by_key = {_key(c): c.strip() for c in captions if c.strip()}
   if not by_key:
     raise ValueError('There are no captions to encode: is captions=True set?')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = Path(tempfile.mkdtemp(prefix=f'{path.name}.', dir=path.parent))
-  try:
-    _fill(partial, by_key, encode, encoder)
-    partial.chmod(0o755)
-    replaced = partial.with_suffix('.old')
-    if path.exists():
-      path.rename(replaced)
-    partial.rename(path)
-    shutil.rmtree(replaced, ignore_errors=True)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
-  return Store(path)
-
-
-def _fill(
-  partial: Path, by_key: dict[int, str], encode: Encode, encoder: str
-) -> None:
-  """Writes the files of a store."""
   keys = sorted(by_key)
-  ends, dim, total = [], 0, 0
-  with (
-    (partial / 'tokens.f16').open('wb') as file,
-    tqdm(total=len(keys), desc='encoding', unit='caption', disable=None) as bar,
-  ):
-    for first in range(0, len(keys), _BATCH):
-      batch = [by_key[key] for key in keys[first : first + _BATCH]]
-      for tokens in encode(batch):
-        total, dim = total + len(tokens), tokens.shape[1]
-        ends.append(total)
-        file.write(np.ascontiguousarray(tokens, np.float16).tobytes())
-      bar.update(len(batch))
-  np.save(partial / 'keys.npy', np.array(keys, np.uint64))
-  np.save(partial / 'ends.npy', np.array(ends, np.int64))
   lines = ''.join(json.dumps(by_key[key]) + '\n' for key in keys)
-  (partial / 'captions.txt').write_text(lines, encoding='utf-8')
   about = {
     'format': FORMAT,
     'encoder': encoder,
-    'dim': dim,
     'digest': hashlib.sha256(lines.encode()).hexdigest()[:16],
   }
-  (partial / 'store.json').write_text(json.dumps(about), encoding='utf-8')
+  partial = _begun(path, about)
+  with tqdm(
+    total=len(keys), desc='encoding', unit='caption', disable=None
+  ) as bar:
+    for first in range(0, len(keys), _CHUNK):
+      chunk = [by_key[key] for key in keys[first : first + _CHUNK]]
+      _encode_chunk(partial / f'{first:010d}.npz', chunk, encode)
+      bar.update(len(chunk))
+  _join(partial, keys, lines, about)
+  replaced = path.with_name(f'{path.name}.old')
+  if path.exists():
+    path.rename(replaced)
+  partial.rename(path)
+  shutil.rmtree(replaced, ignore_errors=True)
+  for left in (*path.glob('*.npz'), path / 'begun.json'):
+    left.unlink()
+  return Store(path)
+
+
+def _begun(path: Path, about: dict[str, Any]) -> Path:
+  """The folder where a store is made, with what an earlier run left there."""
+  partial = path.with_name(f'{path.name}.partial')
+  said = partial / 'begun.json'
+  if not said.exists() or json.loads(said.read_text('utf-8')) != about:
+    shutil.rmtree(partial, ignore_errors=True)  # of other captions
+    partial.mkdir(parents=True)
+    said.write_text(json.dumps(about), encoding='utf-8')
+  return partial
+
+
+def _encode_chunk(path: Path, captions: Sequence[str], encode: Encode) -> None:
+  """Tokens of some captions as a file, unless they are there already."""
+  if path.exists():
+    return
+  tokens: list[np.ndarray] = []
+  for first in range(0, len(captions), _BATCH):
+    tokens += encode(captions[first : first + _BATCH])
+  temporary = path.with_suffix('.tmp')
+  with temporary.open('wb') as file:
+    np.savez(
+      file,
+      tokens=np.concatenate(tokens).astype(np.float16),
+      lengths=np.array([len(each) for each in tokens]),
+    )
+  os.replace(temporary, path)
+
+
+def _join(
+  partial: Path, keys: list[int], lines: str, about: dict[str, Any]
+) -> None:
+  """Makes the files of a store of the chunks, `store.json` last."""
+  lengths, dim = [], 0
+  with (partial / 'tokens.f16').open('wb') as file:
+    for chunk in sorted(partial.glob('*.npz')):
+      with np.load(chunk, allow_pickle=False) as arrays:
+        dim = arrays['tokens'].shape[1]
+        lengths.append(arrays['lengths'])
+        file.write(np.ascontiguousarray(arrays['tokens']).tobytes())
+  np.save(partial / 'keys.npy', np.array(keys, np.uint64))
+  np.save(partial / 'ends.npy', np.concatenate(lengths).cumsum())
+  (partial / 'captions.txt').write_text(lines, encoding='utf-8')
+  whole = json.dumps({**about, 'dim': dim})
+  (partial / 'store.json').write_text(whole, encoding='utf-8')
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Text encoders from a folder, through transformers' PyTorch classes.
 
-BERT-large is what VDM uses (section 4.3); any encoder that `AutoModel` opens
-works, and of an encoder-decoder its encoder.  Nothing is downloaded and no
+BERT-large is what VDM uses (section 4.3), T5 and CLIP's what PYoCo does; any
+encoder that `AutoModel` opens works, and of T5 and CLIP the half that reads
+text.  Nothing is downloaded and no
 code from the folder is run: weights are read from safetensors.
 """
 
@@ -58,7 +59,9 @@ class Encoder:
       raise ValueError(
         f'the text encoder in {path} cannot be read: {first}'
       ) from error
-    if model.config.is_encoder_decoder:
+    if hasattr(model, 'text_model'):  # CLIP
+      model = model.text_model
+    elif model.config.is_encoder_decoder:  # T5
       model = model.get_encoder()
     self._model = model.eval()
     self.dim = model.config.hidden_size
