@@ -127,6 +127,14 @@ REFERENCES = {
 }
 
 
+SOURCES = {
+  'i3d': 'cd-fvd',
+  'c3d': 'PyTorch by hand',
+  'inception_v3': 'torch-fidelity',
+  'clip': 'transformers',
+}
+
+
 def example(shape):
   """Whole numbers of pixels, so that every network sees the same."""
   pixels = np.random.default_rng(1).integers(0, 256, shape)

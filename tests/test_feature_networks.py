@@ -209,17 +209,19 @@ def test_i3d_pads_any_number_of_frames_as_tensorflow(frames, eps):
     theirs = network(torch.tensor(video.transpose(0, 4, 1, 2, 3))).numpy()
   params = params_of('i3d', arrays)
   ours = jax.jit(i3d.I3D(eps=eps).apply)({'params': params}, video)
-  theirs = theirs.reshape(1, 400, -1).mean(-1)
-  assert difference(ours['logits'], theirs) < 1e-5
+  gap = difference(ours['logits'], theirs.reshape(1, 400, -1).mean(-1))
+  print(f'| i3d, {frames} frames, eps {eps:g}, cd-fvd | {gap:.1e} |')
+  assert gap < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_networks_beside_pytorch(name):
   torch = pytest.importorskip('torch')
+  from tests import reference_networks  # before anything of torchvision
+
   for package in ('cdfvd', 'torch_fidelity', 'transformers'):
     pytest.importorskip(package)
-  from tests import reference_networks
 
   build, shape = reference_networks.REFERENCES[name]
   network, run = build()
@@ -232,5 +234,5 @@ def test_networks_beside_pytorch(name):
   ours = jax.jit(CASES[name].network.apply)({'params': params}, example(shape))
   for key, value in theirs.items():
     gap = difference(ours[key], value)
-    print(f'{name} {key}: largest difference {gap:.1e} of the largest value')
+    print(f'| {name}, {key}, {reference_networks.SOURCES[name]} | {gap:.1e} |')
     assert gap < 1e-5
