@@ -167,8 +167,17 @@ def test_what_differs_from_the_paper_is_said(tmp_path, tiny):
 
 
 def test_nothing_differs_where_nothing_differs():
-  data = {'name': 'tfds', 'builder': 'ucf101', 'frameskip': 1}
-  assert not PROTOCOLS['vdm_ucf101'].differences(data, (16, 64, 64, 3))
+  shape = 16, 64, 64, 3
+  data = {'name': 'tfds', 'builder': 'ucf101/ucf101_1', 'frameskip': 1}
+  assert not PROTOCOLS['vdm_ucf101'].differences(data, shape)
+  data = {'name': 'list', 'layout': 'kinetics'}
+  assert not PROTOCOLS['vdm_kinetics600'].differences(data, shape)
+  (found,) = PROTOCOLS['vdm_bair'].differences(data, shape)
+  assert found == 'data is list, not bair_robot_pushing_small'
+  (found,) = PROTOCOLS['vdm_kinetics600'].differences(
+    {**data, 'frameskip': 2}, shape
+  )
+  assert found == 'frameskip is 2, not 1'
 
 
 @pytest.mark.parametrize(
@@ -332,6 +341,23 @@ def test_numbers_do_not_depend_on_shards(tmp_path, name):
   ]
   for a, b in zip(*map(dataclasses.astuple, results), strict=True):
     assert a == pytest.approx(b, rel=1e-9)
+
+
+def test_hosts_share_the_shards_of_a_set(tmp_path):
+  features = np.random.default_rng(0).normal(0, 1, (23, 3))
+  asked = []
+
+  def videos(first, count):
+    asked.append(first)
+    return features[first : first + count]
+
+  network = {'i3d': lambda part: {'logits': part}}
+  for host in (2, 0, 1):
+    store = FeatureStore(tmp_path, {}, 23, 5)
+    store.fill(videos, network, 'test', host, 3)
+  assert asked == [10, 0, 15, 5, 20]
+  read = np.concatenate(list(store.features('i3d', 'logits')))
+  np.testing.assert_array_equal(read, features)
 
 
 def test_videos_of_one_real_clip_are_drawn_together(tmp_path):

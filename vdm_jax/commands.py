@@ -211,7 +211,8 @@ def evaluate(
         num_generated=num,
         num_frames=num_frames,
       )
-      print(f'{table(report)}\nReport: {report["path"]}')
+      if jax.process_index() == 0:
+        print(f'{table(report)}\nReport: {report["path"]}')
       return
     draw = VideoSampler(parts.system, parts.video_shape, parts.sample)
     model = load(workdir, encoder)

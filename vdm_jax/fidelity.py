@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vdm_jax.conditions import in_turn
 from vdm_jax.config import ConfigError, nearest
@@ -128,7 +129,8 @@ def evaluate(
   report = json.loads(json.dumps(evaluation.report()))
   suffix = '_random_weights' if weights == RANDOM else ''
   path = workdir / 'evaluation' / f'{protocol}{suffix}.json'
-  write(path, report)
+  if jax.process_index() == 0:
+    write(path, report)
   return {**report, 'path': str(path)}
 
 
@@ -220,7 +222,10 @@ class _Evaluation:
     place = self._workdir / 'evaluation' / folder
     size = self._model.settings.batch_size
     store = FeatureStore(place, about, total, size)
-    store.fill(draw, self._networks, title)
+    host, hosts = jax.process_index(), jax.process_count()
+    store.fill(draw, self._networks, title, host, hosts)
+    if hosts > 1:
+      multihost_utils.sync_global_devices(folder)
     return Videos(store, group)
 
   def _objections(self) -> list[str]:

@@ -86,7 +86,7 @@ class Protocol:
     num_generated: videos drawn.
     num_frames, height, width: of both; 0 is what the model makes.
     frameskip: distance of the frames; 0 is the model's.
-    data: the data set's name in TFDS, '' for any.
+    data: the builder of TFDS or the layout of lists that has it, '' for any.
     known_frames: real frames that a generated video begins with.
     per_clip: videos drawn for each real clip, where frames are known.
     prompts: what a model of text is asked for, 'ucf101' for the sentences of
@@ -123,8 +123,9 @@ class Protocol:
       video_shape: (F, H, W, C) of the model.
     """
     found = []
-    if self.data and self.data not in (data['name'], data.get('builder')):
-      found.append(f'data is {data["name"]}, not {self.data}')
+    builder = data.get('builder', '').split('/')[0]
+    if self.data and self.data not in (builder, data.get('layout')):
+      found.append(f'data is {builder or data["name"]}, not {self.data}')
     sizes = zip(('num_frames', 'height', 'width'), video_shape[:3], strict=True)
     found += [
       f'{name} is {value}, not {wanted}'
@@ -144,7 +145,7 @@ _KINETICS = Protocol(
   split='test',
   num_real=50_000,
   num_generated=50_000,
-  data='kinetics600',
+  data='kinetics',
   known_frames=5,
 )
 PROTOCOLS = {

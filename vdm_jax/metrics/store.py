@@ -64,7 +64,12 @@ class FeatureStore:
       yield first, self.path / f'{first:08d}.npz'
 
   def fill(
-    self, videos: Draw, networks: Mapping[str, Network], title: str
+    self,
+    videos: Draw,
+    networks: Mapping[str, Network],
+    title: str,
+    host: int = 0,
+    num_hosts: int = 1,
   ) -> None:
     """Computes the features that are not there yet.
 
@@ -72,11 +77,15 @@ class FeatureStore:
       videos: gives any of the set.
       networks: by extractor.
       title: of the progress bar.
+      host: which of the hosts this is; they take shards in turn, and share the
+        folder.
+      num_hosts: how many there are.
     """
     with tqdm(total=self.total, desc=title, unit='video', disable=None) as bar:
-      for first, path in self._shards():
+      for number, (first, path) in enumerate(self._shards()):
         count = min(self.size, self.total - first)
-        if not self._has(path, networks):
+        mine = number % num_hosts == host
+        if mine and not self._has(path, networks):
           drawn = videos(first, count)
           arrays = {
             f'{name}/{output}': value
