@@ -225,7 +225,7 @@ def test_features_that_are_not_finite_are_an_error(tmp_path, tiny):
     )
 
 
-def test_longer_videos_than_the_model_makes_are_extended(tmp_path, tiny):
+def test_videos_of_another_length_are_extended_or_cut(tmp_path, tiny):
   model, seen = Model(), []
   extend = model.extend
 
@@ -245,8 +245,18 @@ def test_longer_videos_than_the_model_makes_are_extended(tmp_path, tiny):
   )
   assert seen == [(4, 6)]
   assert (report['frames'], report['frames_at_once']) == (6, 4)
-  with pytest.raises(ValueError, match='the model makes 4'):
-    fidelity.evaluate(model, SHAPES, tmp_path, weights=tiny, num_frames=3)
+  seen.clear()
+  fewer = fidelity.evaluate(
+    model,
+    SHAPES,
+    tmp_path,
+    weights=tiny,
+    num_real=8,
+    num_generated=8,
+    num_frames=3,
+  )
+  assert not seen
+  assert fewer['frames'] == 3
 
 
 def test_continued_videos_begin_as_the_real_clips_do(tmp_path, tiny):

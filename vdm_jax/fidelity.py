@@ -114,7 +114,7 @@ def evaluate(
     num_real: real clips, where not the protocol's.
     num_generated: videos, likewise.
     num_frames: of each, likewise; more than the model makes at once are made
-      block by block.
+      block by block, of fewer the first are taken.
 
   Returns:
     The report, plain values; 'path' is where it was written.
@@ -147,11 +147,6 @@ class _Evaluation:
     weights: Mapping[str, Weights],
   ):
     num_frames = protocol.num_frames or model.video_shape[0]
-    if name == 'own' and num_frames < model.video_shape[0]:
-      raise ConfigError(
-        f'num_frames is {num_frames}, but the model makes '
-        f'{model.video_shape[0]}: give these or more.'
-      )
     for extractor in weights:
       EXTRACTORS[extractor].check(num_frames)
     self._model, self._protocol, self._workdir = model, protocol, workdir
@@ -279,8 +274,8 @@ class _Generated:
     else:
       size = model.settings.batch_size
       known = model.sample(key, count, batch_size=size, **asked)
-    if known.shape[1] == self._num_frames:
-      return to_uint8(known)
+    if known.shape[1] >= self._num_frames:
+      return to_uint8(known[:, : self._num_frames])
     key = jax.random.fold_in(key, 1)
     return to_uint8(model.extend(key, known, self._num_frames, **asked))
 
