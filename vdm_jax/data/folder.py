@@ -146,10 +146,8 @@ class VideoFolder:
       raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     file = self.path / self._files[index].name
     frames = self._frames(index, file, rng, window)
-    video = self.framing.cut(frames, rng)
-    if self.flip and rng.integers(2):
-      video = video[:, :, ::-1]
-    example: dict = {'video': np.ascontiguousarray(video)}
+    video = self.framing.finish(frames, rng, self.flip)
+    example: dict = {'video': video}
     if self.captions:
       example['caption'] = _caption(file)
     return example

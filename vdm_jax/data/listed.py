@@ -152,10 +152,8 @@ class VideoList:
         file, timeline, first, stop - first, fit=self.framing.scaled
       )
       frames = whole[chosen - first]
-    video = self.framing.cut(self.framing.bars(frames), rng)
-    if self.flip and rng.integers(2):
-      video = video[:, :, ::-1]
-    clip: dict[str, Any] = {'video': np.ascontiguousarray(video)}
+    video = self.framing.finish(frames, rng, self.flip)
+    clip: dict[str, Any] = {'video': video}
     if self._classes:
       clip['label'] = np.int32(self._classes[row.label])
     if self.captions:

@@ -162,10 +162,8 @@ class Packed:
       )
     except (OSError, ValueError) as error:
       raise UnreadableClip(where, f'corrupt: {error}') from None
-    video = self.framing.cut(self.framing.bars(self._scaled(video)), rng)
-    if self.flip and rng.integers(2):
-      video = video[:, :, ::-1]
-    clip: dict[str, Any] = {'video': np.ascontiguousarray(video)}
+    video = self.framing.finish(self._scaled(video), rng, self.flip)
+    clip: dict[str, Any] = {'video': video}
     if 'label' in record:
       clip['label'] = np.int32(record['label'])
     if self.captions:

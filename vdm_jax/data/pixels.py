@@ -71,3 +71,21 @@ class Framing:
     else:
       y, x = y // 2, x // 2
     return video[:, y : y + self.height, x : x + self.width]
+
+  def finish(
+    self, video: np.ndarray, rng: np.random.Generator, flip: bool
+  ) -> np.ndarray:
+    """What is left after scaling: bars, the cut, and mirrored halves.
+
+    Args:
+      video: scaled frames, [F, h, w, 3].
+      rng: chooses the place of the cut, and whether to mirror.
+      flip: mirror half of the clips left to right.
+
+    Returns:
+      [F, height, width, 3], contiguous.
+    """
+    video = self.cut(self.bars(video), rng)
+    if flip and rng.integers(2):
+      video = video[:, :, ::-1]
+    return np.ascontiguousarray(video)

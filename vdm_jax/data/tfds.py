@@ -72,9 +72,9 @@ class TFDS:
       data_dir: where the data was prepared; '' is TFDS's own place.
 
     Raises:
-      ModuleNotFoundError: tensorflow_datasets is not installed.
       FileNotFoundError: there is no such builder, or it is not prepared.
-      ValueError: for an argument that the builder or its features do not have.
+      ValueError: for an argument that the builder or its features do not have,
+        or if tensorflow_datasets is not installed.
     """
     if captions not in CAPTIONS:
       raise ValueError(f'captions is {captions!r}; it must be in {CAPTIONS}.')
@@ -173,9 +173,7 @@ class TFDS:
       if isinstance(error, UnreadableClip):
         raise
       raise UnreadableClip(where, f'corrupt: {error}') from None
-    if self.flip and rng.integers(2):
-      video = video[:, :, ::-1]
-    clip: dict[str, Any] = {'video': np.ascontiguousarray(video)}
+    clip: dict[str, Any] = {'video': video}
     if self._names:
       clip['label'] = np.int32(example['label'])
     if self.captions:
@@ -192,21 +190,22 @@ class TFDS:
       size, bicubic = (columns, rows), Image.Resampling.BICUBIC
       frames = [frame.resize(size, bicubic) for frame in frames]
     video = np.stack([np.asarray(frame) for frame in frames])
-    return self.framing.cut(self.framing.bars(video), rng)
+    return self.framing.finish(video, rng, self.flip)
 
 
 def _builder(name: str, data_dir: str) -> Any:
   """A builder of TFDS.
 
   Raises:
-    ModuleNotFoundError: tensorflow_datasets is not installed.
+    ValueError: tensorflow_datasets is not installed.
     FileNotFoundError: there is no such builder.
   """
   try:
     import tensorflow_datasets as tfds  # pyright: ignore
   except ModuleNotFoundError:
-    raise ModuleNotFoundError(
-      "data of TFDS needs tensorflow_datasets: pip install 'vdm_jax[tfds]'."
+    raise ValueError(
+      'tensorflow_datasets is not installed: pip install '
+      "'vdm_jax[tfds]' brings what reads its data."
     ) from None
   try:
     return tfds.builder(name, data_dir=data_dir or None)
