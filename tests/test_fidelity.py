@@ -13,7 +13,7 @@ from vdm_jax import fidelity
 from vdm_jax.conditions import Conditions
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_float
-from vdm_jax.data.reference import RealClips
+from vdm_jax.data.reference import CLIPS, RealClips
 from vdm_jax.metrics import extractors
 from vdm_jax.metrics.features import Extractor, Network, WeightFile
 from vdm_jax.metrics.measure import Videos, measure
@@ -497,6 +497,7 @@ def test_protocols_are_those_of_the_papers():
   assert not PROTOCOLS['vdm_kinetics600'].replacement
   assert PROTOCOLS['vdm_kinetics600_replacement'].replacement
   for known in PROTOCOLS.values():
+    assert known.clips in CLIPS
     assert set(known.metrics) <= set(METRICS)
     assert {METRICS[m].extractor for m in known.metrics} <= set(
       extractors.EXTRACTORS

@@ -11,22 +11,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Every metric: its extractor, which output of it, what becomes of frames, and
-# the statistic.  'mean' averages activations over the frames of a video, as VDM
-# says of FID-avg and IS-avg; 'all' takes every frame as an image of its own.
-STATISTICS = ('frechet', 'kernel', 'score')
-FRAMES = ('video', 'mean', 'first', 'all')
-
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
   """One way from features to a number.
 
+  Of frames, 'mean' averages activations over a video, as VDM says of FID-avg
+  and IS-avg; 'all' takes every frame as an image of its own.
+
   Attributes:
     extractor: name in `features.EXTRACTORS`.
     output: 'logits' or 'features' of its network.
-    statistic: one of STATISTICS.
-    frames: one of FRAMES.
+    statistic: 'frechet', 'kernel' or 'score'.
+    frames: 'video' where the network sees whole videos, else 'mean', 'first' or
+      'all'.
     ddof: of covariances; 1 divides by N - 1.
     splits: of the inception score.
   """
@@ -80,8 +78,8 @@ class Protocol:
     source: where it is from.
     metrics: names in METRICS.
     split: of the real videos.
-    clips: how they are cut: 'random', one random clip of each video; 'first',
-      the first one; 'all', one after another from every video.
+    clips: how they are cut, one of each video: 'random', or 'first', those that
+      it begins with.
     num_real: real clips; 0 is every one that `clips` gives.
     num_generated: videos drawn.
     num_frames, height, width: of both; 0 is what the model makes.
@@ -222,7 +220,7 @@ PROTOCOLS = {
     'PYoCo, section 5.1, Table 3: a video for every caption of the test set',
     ('clip_fid', 'fid_frames'),
     split='test',
-    clips='all',
+    clips='first',
     num_real=2990,
     num_generated=59_794,
     num_frames=76,
