@@ -22,6 +22,7 @@ import numpy as np
 from vdm_jax.data import decode
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.recorded import Recorded
 from vdm_jax.data.window import Window
 
 FORMAT = 1  # counts every change that alters a clip
@@ -36,7 +37,7 @@ class _File(NamedTuple):
   num_bytes: tuple[int, int]  # of the file and of its caption
 
 
-class VideoFolder:
+class VideoFolder(Recorded):
   """Random access to clips of the videos and images in a folder.
 
   A clip is `num_frames` frames, every `frameskip`-th one, from a random place
@@ -87,9 +88,9 @@ class VideoFolder:
     if cache_mb < 0:
       raise ValueError(f'cache_mb is {cache_mb}; it must be 0 or more.')
     self.path = Path(path).absolute()
-    self.window = Window(num_frames, frameskip, short)
-    self.framing = Framing(fit, height, width)
-    self.flip, self.captions = flip, captions
+    window = Window(num_frames, frameskip, short)
+    super().__init__(window, Framing(fit, height, width), flip)
+    self.captions = captions
     self._files, self.skipped = self._examine_all()
     self._resident = self._choose_resident(cache_mb * 2**20)
     self._forget()
@@ -123,27 +124,9 @@ class VideoFolder:
     whole = json.dumps((rule, self.flip, self.captions, files))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
-  def clip(self, index: int, rng: np.random.Generator) -> dict:
-    """A random clip of file `index`; all choices are drawn from `rng`.
-
-    Returns:
-      'video' uint8 [F, H, W, 3]; with `captions` also 'caption', a string.
-
-    Raises:
-      IndexError: `index` is outside of [0, len(self)).
-      UnreadableClip: the file is damaged.
-    """
-    return self._example(index, rng, self.window)
-
-  def image(self, index: int, rng: np.random.Generator) -> dict:
-    """A random frame of file `index`, as a clip of one frame; see `clip`."""
-    return self._example(index, rng, self.window.of_one_frame())
-
   def _example(
     self, index: int, rng: np.random.Generator, window: Window
   ) -> dict:
-    if not 0 <= index < len(self):
-      raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     file = self.path / self._files[index].name
     frames = self._frames(index, file, rng, window)
     video = self.framing.finish(frames, rng, self.flip)

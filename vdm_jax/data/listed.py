@@ -15,12 +15,13 @@ import numpy as np
 from vdm_jax.data import decode, lists
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.recorded import Recorded
 from vdm_jax.data.window import Window
 
 FORMAT = 1  # counts every change that alters a clip
 
 
-class VideoList:
+class VideoList(Recorded):
   """Random access to clips of the videos of a list.
 
   Attributes:
@@ -73,9 +74,9 @@ class VideoList:
     self.num_classes = len(names)
     if names and not all(row.label for row in self._rows):
       raise ValueError(f'{file} has rows without a label beside rows with one.')
-    self.window = Window(num_frames, frameskip, short)
-    self.framing = Framing(fit, height, width)
-    self.flip, self.captions = flip, captions
+    window = Window(num_frames, frameskip, short)
+    super().__init__(window, Framing(fit, height, width), flip)
+    self.captions = captions
     self._forget()
 
   def _forget(self) -> None:
@@ -108,28 +109,9 @@ class VideoList:
     """Every caption of the list."""
     return sorted({text for row in self._rows for text in row.captions})
 
-  def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random clip of row `index`; all choices are drawn from `rng`.
-
-    Returns:
-      'video' uint8 [F, H, W, 3]; 'label' int32 where there are classes;
-      'caption' where asked for.
-
-    Raises:
-      IndexError: `index` is outside of [0, len(self)).
-      UnreadableClip: the file is missing, damaged or too short.
-    """
-    return self._example(index, rng, self.window)
-
-  def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random frame of row `index`, as a clip of one frame."""
-    return self._example(index, rng, self.window.of_one_frame())
-
   def _example(
     self, index: int, rng: np.random.Generator, window: Window
   ) -> dict[str, Any]:
-    if not 0 <= index < len(self):
-      raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     row = self._rows[index]
     file = self._file(row)
     timeline = self._timeline(file)

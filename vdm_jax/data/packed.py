@@ -17,10 +17,11 @@ from vdm_jax.data.codecs import CODECS
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pack import FORMAT, INDEX
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.recorded import Recorded
 from vdm_jax.data.window import Window
 
 
-class Packed:
+class Packed(Recorded):
   """Random access to clips of packed videos.
 
   A clip is a random window of a stored one, decoded as far as the codec allows.
@@ -92,9 +93,8 @@ class Packed:
     self.text_dim = index['text_dim']
     self._digest = hashlib.sha256(content).hexdigest()
     self.num_classes, self.captions = len(self._names), captions
-    self.window = Window(num_frames, frameskip, short)
-    self.framing = Framing(fit, height, width)
-    self.flip = flip
+    window = Window(num_frames, frameskip, short)
+    super().__init__(window, Framing(fit, height, width), flip)
 
   def __getstate__(self) -> dict:
     """What goes to worker processes: all but the open files."""
@@ -118,23 +118,6 @@ class Packed:
     """The name of a class."""
     return self._names[label]
 
-  def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random clip of record `index`; all choices are drawn from `rng`.
-
-    Returns:
-      'video' uint8 [F, H, W, 3]; 'label', 'caption', and 'tokens' [L, D] with
-      'token_mask' [L] as the packed source gave them.
-
-    Raises:
-      IndexError: `index` is outside of [0, len(self)).
-      UnreadableClip: the record is damaged or too short.
-    """
-    return self._example(index, rng, self.window)
-
-  def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random frame of record `index`, as a clip of one frame."""
-    return self._example(index, rng, self.window.of_one_frame())
-
   def texts(self) -> list[str]:
     """Every caption; reads all records."""
     return sorted(
@@ -142,8 +125,6 @@ class Packed:
     )
 
   def _record(self, index: int) -> dict[str, Any]:
-    if not 0 <= index < len(self):
-      raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     shard = bisect.bisect_right(self._ends, index)
     before = self._ends[shard - 1] if shard else 0
     return msgpack.unpackb(self._records[shard][index - before])

@@ -23,6 +23,7 @@ from PIL import Image
 from vdm_jax.data import prompts
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import Framing
+from vdm_jax.data.recorded import Recorded
 from vdm_jax.data.tfrecord import TFRecords
 from vdm_jax.data.window import Window
 
@@ -30,7 +31,7 @@ FORMAT = 1  # counts every change that alters a clip
 CAPTIONS = ('', 'name', 'templates', 'prompt')
 
 
-class TFDS:
+class TFDS(Recorded):
   """Random access to clips of a prepared builder.
 
   Attributes:
@@ -78,11 +79,11 @@ class TFDS:
     """
     if captions not in CAPTIONS:
       raise ValueError(f'captions is {captions!r}; it must be in {CAPTIONS}.')
-    self.builder, self.split, self.flip = builder, split, flip
+    self.builder, self.split = builder, split
     self._caption_kind = captions
     self.captions = bool(captions)
-    self.window = Window(num_frames, frameskip, short)
-    self.framing = Framing(fit, height, width)
+    window = Window(num_frames, frameskip, short)
+    super().__init__(window, Framing(fit, height, width), flip)
     self._data_dir = data_dir
     self._asked_frames = frames
     self._open()
@@ -127,23 +128,6 @@ class TFDS:
     """The name of a class."""
     return self._names[label]
 
-  def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random clip of record `index`; all choices are drawn from `rng`.
-
-    Returns:
-      'video' uint8 [F, H, W, 3], 'label' int32 where there are classes, and
-      'caption' where asked for.
-
-    Raises:
-      IndexError: `index` is outside of [0, len(self)).
-      UnreadableClip: the record is damaged or too short.
-    """
-    return self._example(index, rng, self.window)
-
-  def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """A random frame of record `index`, as a clip of one frame."""
-    return self._example(index, rng, self.window.of_one_frame())
-
   def texts(self) -> list[str]:
     """Every caption that a clip may carry."""
     return sorted({c for name in self._names for c in self._captions_of(name)})
@@ -159,8 +143,6 @@ class TFDS:
   def _example(
     self, index: int, rng: np.random.Generator, window: Window
   ) -> dict[str, Any]:
-    if not 0 <= index < len(self):
-      raise IndexError(f'clip {index} was asked for; there are {len(self)}.')
     where = f'{self.builder}, {self.split}, record {index}'
     try:
       example = self._examples[index]
