@@ -104,7 +104,7 @@ def test_prompts_are_encoded_by_the_encoder_that_made_the_store(
     def __call__(self, captions):
       return encode_words(captions)
 
-  monkeypatch.setattr('vdm_jax.conditions.Encoder', Fake)
+  monkeypatch.setattr('vdm_jax.conditions.TextEncoder', Fake)
   settings = TextSettings(encoder='somewhere', max_length=6)
   cond = Texts(settings, 8, tmp_path)([TEXT[2], 'two new'])
   for caption, row in ((TEXT[2], 0), ('two new', 1)):

@@ -383,9 +383,9 @@ def minilm():
 def encoder(path, max_length=16):
   pytest.importorskip('torch')
   pytest.importorskip('transformers')
-  from vdm_jax.data.text_encoder import Encoder
+  from vdm_jax.data.encoders import TextEncoder
 
-  return Encoder(path, max_length)
+  return TextEncoder(path, max_length)
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -444,14 +444,14 @@ def test_a_folder_with_code_or_damaged_weights_is_refused(tmp_path):
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path):
-  from vdm_jax.data.text_encoder import Encoder
+  from vdm_jax.data.encoders import TextEncoder
 
   with pytest.raises(FileNotFoundError, match=r'config\.json, the files of'):
-    Encoder(tmp_path, 8)
+    TextEncoder(tmp_path, 8)
   (tmp_path / 'config.json').write_text('{}')
   pytest.importorskip('transformers')
   with pytest.raises(ValueError, match='cannot be read'):
-    Encoder(tmp_path, 8)
+    TextEncoder(tmp_path, 8)
 
 
 @pytest.mark.parametrize('kind', ['t5', 'clip'])
@@ -459,7 +459,7 @@ def test_of_t5_and_clip_the_half_that_reads_text(tmp_path, kind):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
   tokenizers = pytest.importorskip('tokenizers')
-  from vdm_jax.data.text_encoder import Encoder
+  from vdm_jax.data.encoders import TextEncoder
 
   words = {word: i for i, word in enumerate(('<pad>', '<unk>', 'a', 'cat'))}
   level = tokenizers.models.WordLevel(words, unk_token='<unk>')
@@ -489,7 +489,7 @@ def test_of_t5_and_clip_the_half_that_reads_text(tmp_path, kind):
     model = transformers.CLIPModel(config).eval()
     half = model.text_model
   model.save_pretrained(tmp_path)
-  encoder = Encoder(tmp_path, 8)
+  encoder = TextEncoder(tmp_path, 8)
   assert encoder.dim == 16
   tokens = encoder(['a cat', 'cat'])
   assert [len(each) for each in tokens] == [2, 1]

@@ -12,9 +12,10 @@ import jax
 
 from vdm_jax import fidelity, job, tasks
 from vdm_jax.data import pack as packing
+from vdm_jax.data.archive import unpack as unpack_archive
 from vdm_jax.errors import clear_errors
 from vdm_jax.metrics.report import table
-from vdm_jax.model import load
+from vdm_jax.model import Model, load
 from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training import loop
 from vdm_jax.training.sampling import VideoSampler
@@ -66,13 +67,22 @@ def train(
 
 
 def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:
-  """Encodes the captions of the data, once for all training."""
+  """Encodes captions and middle frames, once for all training."""
   with clear_errors():
     config = _given(config, 'encode')
     if jax.process_index() != 0:  # one store for all hosts
       return
-    store = job.build(config).encode(workdir)
-  print(f'{len(store)} captions are encoded in {store.path}.')
+    done = job.build(config).encode(workdir)
+  print('\n'.join(done))
+
+
+def unpack(workdir: pathlib.Path, *, archive: str | None) -> None:
+  """Unpacks an archive of videos into a new folder, and nowhere else."""
+  with clear_errors():
+    if archive is None:
+      raise ValueError('--mode=unpack needs --archive=FILE.')
+    count = unpack_archive(archive, workdir)
+  print(f'{count} files are in {workdir}.')
 
 
 def pack(
@@ -112,12 +122,13 @@ def sample(
   with clear_errors():
     model = load(workdir, encoder)
     num = num or model.settings.num
+    asked = _asked(options, num, model)
     videos = model.sample(
       jax.random.key(seed),
       num,
       batch_size=min(num, model.settings.batch_size),
       show_progress=True,
-      **options(num),
+      **asked,
     )
   save_samples(
     workdir, f'sample_{model.step:07d}_seed_{seed}', videos, model.settings.fps
@@ -151,7 +162,7 @@ def edit(
       num_frames=num_frames,
       factor=factor,
       coarse=load(coarse, encoder) if coarse else None,
-      **options(len(known)),
+      **_asked(options, len(known), model),
     )
   name = f'{task}_{path.stem}_{model.step:07d}_seed_{seed}'
   save_samples(workdir, name, videos, model.settings.fps)
@@ -173,7 +184,7 @@ def cascade(
     base, larger = load(workdir, encoder), load(finer, encoder)
     num = num or base.settings.num
     small, large = tasks.cascade(
-      base, larger, jax.random.key(seed), num, **options(num)
+      base, larger, jax.random.key(seed), num, **_asked(options, num, base)
     )
   name = f'{base.step:07d}_seed_{seed}'
   save_samples(workdir, f'cascade_{name}_small', small, base.settings.fps)
@@ -218,6 +229,14 @@ def evaluate(
     model = load(workdir, encoder)
     step = model.step
     finish(workdir, parts, draw, model.params, step=step, seed=seed, num=num)
+
+
+def _asked(options: Options, num: int, model: Model) -> dict[str, Any]:
+  """What the command line asks of `num` videos, with images read."""
+  asked = options(num)
+  if 'image' in asked:
+    asked['image'] = tasks.read_images(asked['image'], model)
+  return asked
 
 
 def _given(config: dict[str, Any] | None, mode: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a model can be asked for: classes, captions, or nothing.
+"""What a model can be asked for: classes, captions, images, or nothing.
 
-People give class numbers and sentences; networks take the arrays of
+People give class numbers, sentences and pictures; networks take the arrays of
 `systems.protocol.Cond`.  Here is the way from one to the other, and the place
 where a request that a model cannot meet is refused.
 """
@@ -8,13 +8,15 @@ where a request that a model cannot meet is refused.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from vdm_jax.config import ConfigError
-from vdm_jax.data.text import Store, TextSettings, pad
-from vdm_jax.data.text_encoder import Encoder
+from vdm_jax.data import text
+from vdm_jax.data.encoders import TextEncoder
+from vdm_jax.data.pictures import Pictures
+from vdm_jax.data.text import Captioned, Store, TextSettings, pad
 
 T = TypeVar('T')
 
@@ -31,17 +33,17 @@ class Texts:
     self.settings, self.dim = settings, dim
     self.path = Path(settings.store) if settings.store else workdir / 'text'
     self._store: Store | None = None
-    self._encoder: Encoder | None = None
+    self._encoder: TextEncoder | None = None
 
-  def encoder(self) -> Encoder:
+  def encoder(self) -> TextEncoder:
     """Returns the encoder, loaded once.
 
     Raises:
-      FileNotFoundError, ValueError: from `Encoder`, or for another width than
-        the network's.
+      FileNotFoundError, ValueError: from `TextEncoder`, or for another width
+        than the network's.
     """
     if self._encoder is None:
-      encoder = Encoder(self.settings.encoder, self.settings.max_length)
+      encoder = TextEncoder(self.settings.encoder, self.settings.max_length)
       self._check_width(encoder.dim, 'the encoder')
       self._encoder = encoder
     return self._encoder
@@ -58,6 +60,33 @@ class Texts:
       self._check_width(store.dim, str(self.path))
       self._store = store
     return self._store
+
+  def encode(self, source: Any) -> str:
+    """Writes the store of a source's captions; returns what was done.
+
+    Raises:
+      ValueError, OSError: if the encoder cannot be read, or as in `write`.
+    """
+    encode = self.encoder()
+    store = text.write(self.path, source.texts(), encode, encode.fingerprint())
+    return f'{len(store)} captions are encoded in {store.path}.'
+
+  def along(self, source: Any) -> Any:
+    """Returns the source with tokens, unless it was packed with them.
+
+    Raises:
+      ConfigError: if it was packed with tokens of another width.
+      ValueError: as in `Captioned`.
+    """
+    store, packed = self.store(), getattr(source, 'text_dim', 0)
+    if packed not in (0, store.dim):
+      raise ConfigError(
+        f'the packed tokens have {packed} numbers, those of {store.path} '
+        f'{store.dim}: pack the data with the same encoder.'
+      )
+    if packed:
+      return source
+    return Captioned(source, store, self.settings.max_length)
 
   def _check_width(self, dim: int, what: str) -> None:
     if dim != self.dim:
@@ -98,10 +127,17 @@ class Conditions:
   Attributes:
     num_classes: classes of the model; 0 for none.
     texts: its captions; None for a model without text.
+    pictures: its visual embeddings; None for a model without.
   """
 
-  def __init__(self, num_classes: int = 0, texts: Texts | None = None):
+  def __init__(
+    self,
+    num_classes: int = 0,
+    texts: Texts | None = None,
+    pictures: Pictures | None = None,
+  ):
     self.num_classes, self.texts = num_classes, texts
+    self.pictures = pictures
 
   def labels_in_turn(self, num: int) -> np.ndarray | None:
     """Returns classes, [num], or None for a model without.
@@ -127,13 +163,21 @@ class Conditions:
     num: int,
     label: np.ndarray | Sequence[int] | int | None = None,
     prompt: str | Sequence[str] | None = None,
+    image: np.ndarray | None = None,
   ) -> dict[str, np.ndarray]:
     """Returns the `Cond` of `num` videos; a single value is for all.
 
+    Args:
+      num: videos.
+      label: class of each.
+      prompt: caption of each.
+      image: what the middle frame of each shows, uint8 [H, W, 3] or
+        [num, H, W, 3].
+
     Raises:
-      ValueError: labels or prompts for a model without, of another number, or
-        classes that are not there.
-      FileNotFoundError: a prompt that nothing can encode.
+      ValueError: labels, prompts or images for a model without, of another
+        number, or classes that are not there.
+      FileNotFoundError: a prompt or an image that nothing can encode.
     """
     cond: dict[str, np.ndarray] = {}
     if label is not None:
@@ -164,6 +208,20 @@ class Conditions:
           "sentence or as many, '' for no condition."
         )
       cond |= self.texts(prompts)
+    if image is not None:
+      if self.pictures is None:
+        raise ValueError(
+          'an image was given, but the model was trained without visual '
+          'embeddings.'
+        )
+      image = np.asarray(image)
+      whole = np.broadcast_to(image, (num, *image.shape[-3:]))
+      if image.dtype != np.uint8 or whole.shape[-1] != 3:
+        raise ValueError(
+          f'image is {image.dtype} {image.shape}; give uint8 [H, W, 3], or '
+          f'{num} of them.'
+        )
+      cond |= self.pictures(whole)
     return cond
 
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from vdm_jax.conditions import Conditions, Texts
+from vdm_jax.conditions import Conditions, Pictures, Texts
 from vdm_jax.config import ConfigError, construct, differences, nearest
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
-from vdm_jax.data.text import Captioned, Store, TextSettings, write
+from vdm_jax.data.text import TextSettings
+from vdm_jax.data.visual import THUMBNAIL, VisualSettings
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import (
   build_corrector,
@@ -37,6 +38,7 @@ SECTIONS = (
   'system',
   'network',
   'text',
+  'visual',
   'optimizer',
   'train',
   'mesh',
@@ -52,6 +54,8 @@ FREE = (
   'sample.*',
   'text.encoder',  # places; what is in them is part of the data
   'text.store',
+  'visual.encoder',
+  'visual.store',
 )
 
 
@@ -65,6 +69,7 @@ class Job:
     system: what is trained and sampled.
     video_shape: (F, H, W, C).
     text: where captions are encoded.
+    visual: where middle frames are.
     optimizer: settings of the optimizer.
     train: how long and how to train.
     sample: how videos are drawn.
@@ -76,6 +81,7 @@ class Job:
   system: System
   video_shape: tuple[int, int, int, int]
   text: TextSettings
+  visual: VisualSettings
   optimizer: Adam
   train: TrainSettings
   sample: SampleSettings
@@ -83,9 +89,12 @@ class Job:
 
   def conditions(self, workdir: pathlib.Path) -> Conditions:
     """Returns what the model can be asked for; opens nothing yet."""
-    dim = self.system.text_dim
-    texts = Texts(self.text, dim, workdir) if dim else None
-    return Conditions(self.system.num_classes, texts)
+    system, texts, pictures = self.system, None, None
+    if system.text_dim:
+      texts = Texts(self.text, system.text_dim, workdir)
+    if system.visual_dim:
+      pictures = Pictures(self.visual, system.visual_dim, workdir)
+    return Conditions(system.num_classes, texts, pictures)
 
   def build_mesh(self) -> Mesh:
     """Returns the device mesh.
@@ -114,8 +123,15 @@ class Job:
 
   def clips(self, workdir: pathlib.Path) -> Any:
     """Opens the data, as `source` but without images beside the clips."""
-    texts = self.conditions(workdir).texts
-    store = texts.store() if texts else None  # before all files are examined
+    wanted = self.conditions(workdir)
+    if wanted.texts:
+      wanted.texts.store()  # says what is missing before files are examined
+    source = self._plain_clips()
+    if wanted.texts:
+      source = wanted.texts.along(source)
+    return wanted.pictures.along(source) if wanted.pictures else source
+
+  def _plain_clips(self) -> Any:
     source = build_source(self.config['data'])
     classes = getattr(source, 'num_classes', 0)
     if self.system.num_classes not in (0, classes):
@@ -123,32 +139,35 @@ class Job:
         f'config.network.classes make {self.system.num_classes} classes, but '
         f'the data has {classes}: use these, or () for a model without.'
       )
-    stored = getattr(source, 'text_dim', 0)  # of packed tokens
-    if store is None or stored == store.dim:
-      return source
-    if stored:
-      raise ConfigError(
-        f'the packed tokens have {stored} numbers, those of {store.path} '
-        f'{store.dim}: pack the data with the same encoder.'
-      )
-    return Captioned(source, store, self.text.max_length)
+    return source
 
-  def encode(self, workdir: pathlib.Path) -> Store:
-    """Writes the tokens of the data's captions where the job reads them.
+  def encode(self, workdir: pathlib.Path) -> list[str]:
+    """Writes what encoders make of the data where the job reads it.
+
+    That is the tokens of the captions and the embeddings of middle frames, as
+    far as the networks take them and they are not made while training.
+
+    Returns:
+      a sentence for each store.
 
     Raises:
-      ConfigError: if the network takes no text or the data has none.
+      ConfigError: if the networks take neither, or the data has no captions.
       ValueError, OSError: if encoder or data cannot be read.
     """
-    texts = self.conditions(workdir).texts
-    if texts is None or not self.config['data'].get('captions'):
+    wanted, done = self.conditions(workdir), []
+    captions = self.config['data'].get('captions')
+    if wanted.texts and captions:
+      done.append(wanted.texts.encode(self._plain_clips()))
+    if wanted.pictures and self.visual.encoder != THUMBNAIL:
+      done.append(wanted.pictures.encode(self._plain_clips()))
+    if not done:
       raise ConfigError(
         'there is nothing to encode: set config.network.text_dim to the width '
-        'of the tokens and config.data.captions to True.'
+        'of the tokens and config.data.captions to True, or '
+        'config.network.visual_dim to that of the visual embeddings and '
+        'config.visual.encoder to a folder.'
       )
-    encoder = texts.encoder()
-    source = build_source(self.config['data'])
-    return write(texts.path, source.texts(), encoder, encoder.fingerprint())
+    return done
 
 
 def build(config: Mapping[str, Any]) -> Job:
@@ -178,6 +197,7 @@ def build(config: Mapping[str, Any]) -> Job:
     system=build_system(config['system'], config['network']),
     video_shape=video_shape(config['data']),
     text=construct(TextSettings, config.get('text', {}), 'config.text'),
+    visual=construct(VisualSettings, config.get('visual', {}), 'config.visual'),
     optimizer=construct(
       OPTIMIZERS,
       {'name': 'adam', **config.get('optimizer', {})},
@@ -200,17 +220,23 @@ def build(config: Mapping[str, Any]) -> Job:
       'config.network.classes and .text_dim are both set: condition on one of '
       'them, the other () or 0.'
     )
-  conditional = job.system.num_classes or job.system.text_dim
+  system = job.system
+  conditional = system.num_classes or system.text_dim or system.visual_dim
   if job.sample.guidance_scale != 1.0 and not conditional:
     raise ConfigError(
       f'config.sample.guidance_scale is {job.sample.guidance_scale}, but the '
-      'network has nothing to guide to: set config.network.classes or '
-      '.text_dim, or leave it at 1.'
+      'network has nothing to guide to: set config.network.classes, '
+      '.text_dim or .visual_dim, or leave it at 1.'
     )
   if 'text' in config and not job.system.text_dim:
     raise ConfigError(
       'config.text is set, but the network takes no text: set '
       'config.network.text_dim to the width of the tokens.'
+    )
+  if 'visual' in config and not job.system.visual_dim:
+    raise ConfigError(
+      'config.visual is set, but the network takes no visual embeddings: set '
+      'config.network.visual_dim to their width.'
     )
   return job
 

@@ -7,6 +7,7 @@
   python -m vdm_jax.main --mode=evaluate --workdir=DIR
   python -m vdm_jax.main --mode=encode --config=FILE --workdir=DIR
   python -m vdm_jax.main --mode=pack --config=FILE --workdir=DIR
+  python -m vdm_jax.main --mode=unpack --archive=FILE --workdir=DIR
 
 Any field of a config can be set: --config.train.batch_size=32.  Training goes
 on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
@@ -29,12 +30,14 @@ from vdm_jax.errors import UserError
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.report import NonFiniteError
 
+MODES = ('train', 'sample', 'evaluate', 'cascade', 'encode', 'pack', 'unpack')
+
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
 _MODE = flags.DEFINE_enum(
   'mode',
   'train',
-  ['train', 'encode', 'pack', 'sample', 'evaluate', 'cascade', *tasks.TASKS],
+  [*MODES, *tasks.TASKS],
   'What to do.',
 )
 _NUM = flags.DEFINE_integer(
@@ -46,6 +49,9 @@ _LABEL = flags.DEFINE_multi_integer(
 )
 _PROMPT = flags.DEFINE_multi_string(
   'prompt', None, 'Caption of a video; several are taken in turn.'
+)
+_IMAGE = flags.DEFINE_multi_string(
+  'image', None, 'File whose like a video shows; several are taken in turn.'
 )
 _NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
 _SAMPLER = flags.DEFINE_string(
@@ -81,6 +87,7 @@ _WEIGHTS = flags.DEFINE_string(
 _NUM_REAL = flags.DEFINE_integer(
   'num_real', None, "Real clips to compare with, if not the protocol's number."
 )
+_ARCHIVE = flags.DEFINE_string('archive', None, 'Zip or tar file to unpack.')
 _CODEC = flags.DEFINE_enum('codec', 'jpeg', list(CODECS), 'Of packed clips.')
 _CLIPS = flags.DEFINE_integer('clips', 1, 'Clips packed of each video.')
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -109,6 +116,7 @@ def _sample_options(num: int) -> dict[str, Any]:
     'sampler': _SAMPLER.value and tasks.parse_sampler(_SAMPLER.value),
     'label': repeated(_LABEL.value),
     'prompt': repeated(_PROMPT.value),
+    'image': repeated(_IMAGE.value),
   }
   return {name: value for name, value in options.items() if value is not None}
 
@@ -128,6 +136,7 @@ def _command(mode: str) -> functools.partial:
     'pack': functools.partial(
       commands.pack, config, codec=_CODEC.value, clips_per_video=_CLIPS.value
     ),
+    'unpack': functools.partial(commands.unpack, archive=_ARCHIVE.value),
     'sample': functools.partial(commands.sample, options=options, **drawing),
     'cascade': functools.partial(
       commands.cascade, finer=_FINER.value, options=options, **drawing

@@ -65,6 +65,7 @@ class Model:
     *,
     label: Sequence[int] | np.ndarray | int | None = None,
     prompt: str | Sequence[str] | None = None,
+    image: np.ndarray | None = None,
     show_progress: bool = False,
     **changes,
   ) -> np.ndarray:
@@ -76,6 +77,8 @@ class Model:
       label: their class, or classes [num].
       prompt: their caption, or as many captions. Without label and prompt all
         classes, or captions of the store, are drawn in turn.
+      image: what the middle frame of all, or of each, shows, uint8 [H, W, 3]
+        or [num, H, W, 3], for a model of visual embeddings.
       show_progress: whether a bar is shown on standard error.
       **changes: fields of `SampleSettings` to change, e.g.
         `num_steps=64` or `sampler=vdm_jax.samplers.DDIM()`.
@@ -87,7 +90,8 @@ class Model:
     settings = dataclasses.replace(
       self.settings, **{'batch_size': num, **changes}
     )
-    cond = self.conditions(num, label, prompt) or self.conditions.default(num)
+    cond = self.conditions(num, label, prompt, image)
+    cond = cond or self.conditions.default(num)
     if settings not in self._samplers:
       self._samplers[settings] = VideoSampler(
         self.system, self.video_shape, settings
@@ -114,8 +118,8 @@ class Model:
       overlap: frames that each block repeats; None is half of the model's.
       coarse: a model of the same frames at a k times larger frameskip; it
         makes every k-th frame first, and this one those between.
-      **options: label and prompt as for `sample`, None for no condition and no
-        guidance; method, 'reconstruction' or 'replacement'; fields of
+      **options: label, prompt and image as for `sample`, None for no condition
+        and no guidance; method, 'reconstruction' or 'replacement'; fields of
         `SampleSettings`, e.g. reconstruction_weight.
 
     Returns:
@@ -225,6 +229,7 @@ class Model:
     *,
     label: Any = None,
     prompt: Any = None,
+    image: Any = None,
     method: str = 'reconstruction',
     **changes: Any,
   ) -> blocks.Draw:
@@ -233,7 +238,7 @@ class Model:
     `low` has frames of the small video, by their place in the large one, which
     has `times` as many rows and columns.
     """
-    cond = self.conditions(num, label, prompt)
+    cond = self.conditions(num, label, prompt, image)
     if not cond:
       changes.setdefault('guidance_scale', 1.0)
     settings = dataclasses.replace(self.settings, **changes)

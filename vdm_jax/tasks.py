@@ -9,6 +9,7 @@ and `cascade`, which needs no file but two models.
 
 import ast
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -53,6 +54,21 @@ def read(
   framing = Framing('center', height, width)
   frames = decode.read(path, decode.scan(path), fit=framing.scaled)
   return to_float(framing.cut(frames, np.random.default_rng()))[None]
+
+
+def read_images(paths: Sequence[str], model: Model) -> np.ndarray:
+  """Returns the first frames of files in the model's size, uint8 [N, H, W, 3].
+
+  Raises:
+    OSError, ValueError: as `decode.scan`.
+  """
+  framing = Framing('center', *model.video_shape[1:3])
+  rng = np.random.default_rng()
+  images = []
+  for path in map(pathlib.Path, paths):
+    frames = decode.read(path, decode.scan(path), 0, 1, fit=framing.scaled)
+    images.append(framing.cut(frames, rng)[0])
+  return np.stack(images)
 
 
 def run(

@@ -11,26 +11,20 @@ from typing import Any
 import numpy as np
 
 from vdm_jax.data.decode import UnreadableClip
+from vdm_jax.data.wrapper import Wrapper
 
 
-class Joint:
+class Joint(Wrapper):
   """A source whose clips carry independent images.
 
   Attributes:
     source: gives the clips and, by `image(index, rng)`, clips of one frame.
     num_images: images beside each clip, K.
-    num_classes: classes of the source; 0 if it has none.
-    skipped: what the source left out.
   """
 
   def __init__(self, source: Any, num_images: int):
-    self.source = source
+    super().__init__(source)
     self.num_images = num_images
-    self.num_classes = getattr(source, 'num_classes', 0)
-    self.skipped = getattr(source, 'skipped', ())
-
-  def __len__(self) -> int:
-    return len(self.source)
 
   def fingerprint(self) -> str:
     """The source's, and the number of images."""
@@ -39,13 +33,13 @@ class Joint:
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """Clip `index` of the source, and 'images' [K, H, W, C] drawn from `rng`.
 
-    With labels also 'image_label', int32 [K], and with tokens 'image_tokens'
-    and 'image_token_mask', [K, ...].
+    With labels also 'image_label', int32 [K], and likewise 'image_tokens',
+    'image_token_mask' and 'image_visual', [K, ...].
     """
     example = dict(self.source.clip(index, rng))
     images = [self._image(rng) for _ in range(self.num_images)]
     joint = {'images': np.concatenate([image['video'] for image in images])}
-    for name in example.keys() & {'label', 'tokens', 'token_mask'}:
+    for name in example.keys() & {'label', 'tokens', 'token_mask', 'visual'}:
       joint[f'image_{name}'] = np.stack([image[name] for image in images])
     return example | joint
 

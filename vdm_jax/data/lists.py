@@ -16,8 +16,10 @@ A row that points outside of the folder is refused: a list is data from others.
 import csv
 import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from vdm_jax.data.inside import leads_outside
 
 LAYOUTS = ('plain', 'kinetics', 'msrvtt', 'webvid')
 
@@ -80,8 +82,7 @@ def read(path: str | Path, layout: str, split: str = '') -> list[Row]:
 
 
 def _check_inside(name: str, path: Path, number: int) -> None:
-  parts = PurePosixPath(name.replace('\\', '/'))
-  if parts.is_absolute() or '..' in parts.parts or ':' in name or not name:
+  if leads_outside(name):
     raise ValueError(
       f'{path}, row {number}: {name!r} leads outside of the folder; give paths '
       'below it.'

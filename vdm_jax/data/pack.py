@@ -1,7 +1,7 @@
 """Any source of clips as a folder of ArrayRecord shards, read fast later.
 
     packed.json           what it is, and the checksums of all shards; last
-    00000.array_record    clips as msgpack: frames, label, captions, tokens
+    00000.array_record    clips as msgpack: what a clip carries
     00000.json            of a finished shard: its clips, bytes and SHA-256
 
 A shard is written under another name and renamed when it is whole and on disk;
@@ -25,7 +25,7 @@ from vdm_jax.data.codecs import CODECS
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_uint8
 
-FORMAT = 1
+FORMAT = 2
 INDEX = 'packed.json'
 
 
@@ -77,6 +77,7 @@ def pack(
     'shard_size': shard_size,
     'seed': seed,
     'text_dim': getattr(source, 'text_dim', 0),
+    'visual_dim': getattr(source, 'visual_dim', 0),
     'classes': [
       ' '.join(np.atleast_1d(source.class_names(label)))
       for label in range(getattr(source, 'num_classes', 0))
@@ -199,6 +200,8 @@ def _serialize(example: dict[str, Any], codec: str) -> bytes:
     record['tokens'] = tokens.tobytes()
     record['token_dim'] = tokens.shape[1]
     record['max_length'] = len(example['tokens'])
+  if 'visual' in example:
+    record['visual'] = np.asarray(example['visual'], np.float16).tobytes()
   return msgpack.Packer().pack(record)
 
 

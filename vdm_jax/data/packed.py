@@ -30,6 +30,7 @@ class Packed(Recorded):
     num_classes: classes of the packed source.
     captions: whether clips carry captions.
     text_dim: width of the tokens that they carry; 0 for none.
+    visual_dim: width of the embeddings that they carry; 0 for none.
   """
 
   def __init__(
@@ -90,7 +91,7 @@ class Packed(Recorded):
       itertools.accumulate(shard['clips'] for shard in index['shards'])
     )
     self._codec, self._names = index['codec'], index['classes']
-    self.text_dim = index['text_dim']
+    self.text_dim, self.visual_dim = index['text_dim'], index['visual_dim']
     self._digest = hashlib.sha256(content).hexdigest()
     self.num_classes, self.captions = len(self._names), captions
     window = Window(num_frames, frameskip, short)
@@ -151,6 +152,9 @@ class Packed(Recorded):
       clip['caption'] = record.get('caption', '')
     if 'tokens' in record:
       clip |= _padded(record)
+    if 'visual' in record:
+      stored = np.frombuffer(record['visual'], np.float16)
+      clip['visual'] = stored.astype(np.float32)
     return clip
 
   def _scaled(self, video: np.ndarray) -> np.ndarray:

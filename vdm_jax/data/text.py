@@ -14,17 +14,19 @@ encoding goes on where it was stopped.
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
+
+from vdm_jax.data.resumable import Arrays, Unfinished
+from vdm_jax.data.wrapper import Wrapper
 
 FORMAT = 1
 _BATCH = 64  # captions encoded at once
@@ -162,69 +164,44 @@ def write(
     'encoder': encoder,
     'digest': hashlib.sha256(lines.encode()).hexdigest()[:16],
   }
-  partial = _begun(path, about)
+  unfinished = Unfinished(path, about)
   with tqdm(
     total=len(keys), desc='encoding', unit='caption', disable=None
   ) as bar:
     for first in range(0, len(keys), _CHUNK):
       chunk = [by_key[key] for key in keys[first : first + _CHUNK]]
-      _encode_chunk(partial / f'{first:010d}.npz', chunk, encode)
+      unfinished.part(first, functools.partial(_encode_all, chunk, encode))
       bar.update(len(chunk))
-  _join(partial, keys, lines, about)
-  replaced = path.with_name(f'{path.name}.old')
-  if path.exists():
-    path.rename(replaced)
-  partial.rename(path)
-  shutil.rmtree(replaced, ignore_errors=True)
-  for left in (*path.glob('*.npz'), path / 'begun.json'):
-    left.unlink()
+  _join(unfinished, keys, lines, about)
+  unfinished.finish()
   return Store(path)
 
 
-def _begun(path: Path, about: dict[str, Any]) -> Path:
-  """The folder where a store is made, with what an earlier run left there."""
-  partial = path.with_name(f'{path.name}.partial')
-  said = partial / 'begun.json'
-  if not said.exists() or json.loads(said.read_text('utf-8')) != about:
-    shutil.rmtree(partial, ignore_errors=True)  # of other captions
-    partial.mkdir(parents=True)
-    said.write_text(json.dumps(about), encoding='utf-8')
-  return partial
-
-
-def _encode_chunk(path: Path, captions: Sequence[str], encode: Encode) -> None:
-  """Tokens of some captions as a file, unless they are there already."""
-  if path.exists():
-    return
+def _encode_all(captions: Sequence[str], encode: Encode) -> Arrays:
   tokens: list[np.ndarray] = []
   for first in range(0, len(captions), _BATCH):
     tokens += encode(captions[first : first + _BATCH])
-  temporary = path.with_suffix('.tmp')
-  with temporary.open('wb') as file:
-    np.savez(
-      file,
-      tokens=np.concatenate(tokens).astype(np.float16),
-      lengths=np.array([len(each) for each in tokens]),
-    )
-  os.replace(temporary, path)
+  return {
+    'tokens': np.concatenate(tokens).astype(np.float16),
+    'lengths': np.array([len(each) for each in tokens]),
+  }
 
 
 def _join(
-  partial: Path, keys: list[int], lines: str, about: dict[str, Any]
+  unfinished: Unfinished, keys: list[int], lines: str, about: dict[str, Any]
 ) -> None:
-  """Makes the files of a store of the chunks, `store.json` last."""
-  lengths, dim = [], 0
-  with (partial / 'tokens.f16').open('wb') as file:
-    for chunk in sorted(partial.glob('*.npz')):
-      with np.load(chunk, allow_pickle=False) as arrays:
-        dim = arrays['tokens'].shape[1]
-        lengths.append(arrays['lengths'])
-        file.write(np.ascontiguousarray(arrays['tokens']).tobytes())
-  np.save(partial / 'keys.npy', np.array(keys, np.uint64))
-  np.save(partial / 'ends.npy', np.concatenate(lengths).cumsum())
-  (partial / 'captions.txt').write_text(lines, encoding='utf-8')
+  """Makes the files of a store of its parts, `store.json` last."""
+  lengths, dim, folder = [], 0, unfinished.folder
+  with (folder / 'tokens.f16').open('wb') as file:
+    for arrays in unfinished.parts():
+      dim = arrays['tokens'].shape[1]
+      lengths.append(arrays['lengths'])
+      file.write(np.ascontiguousarray(arrays['tokens']).tobytes())
+  np.save(folder / 'keys.npy', np.array(keys, np.uint64))
+  np.save(folder / 'ends.npy', np.concatenate(lengths).cumsum())
+  (folder / 'captions.txt').write_text(lines, encoding='utf-8')
   whole = json.dumps({**about, 'dim': dim})
-  (partial / 'store.json').write_text(whole, encoding='utf-8')
+  (folder / 'store.json').write_text(whole, encoding='utf-8')
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
@@ -239,14 +216,12 @@ def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
   return {'tokens': tokens, 'token_mask': mask}
 
 
-class Captioned:
+class Captioned(Wrapper):
   """A source whose clips carry the tokens of their captions.
 
   Attributes:
     source: gives clips with 'caption'.
     store: has the tokens of every caption.
-    num_classes, skipped: those of the source.
-    text_dim: width of a token.
   """
 
   def __init__(self, source: Any, store: Store, max_length: int):
@@ -265,17 +240,13 @@ class Captioned:
         f'{store.path} lacks {len(missing)} captions of the data, e.g. '
         f'{missing[0]!r}: run --mode=encode again.'
       )
-    self.source, self.store, self.max_length = source, store, max_length
-    self.num_classes = getattr(source, 'num_classes', 0)
-    self.skipped = getattr(source, 'skipped', ())
-    self.text_dim = store.dim
+    super().__init__(source)
+    self.store, self.max_length = store, max_length
 
-  def class_names(self, label: int) -> Any:
-    """The source's."""
-    return self.source.class_names(label)
-
-  def __len__(self) -> int:
-    return len(self.source)
+  @property
+  def text_dim(self) -> int:
+    """Width of a token."""
+    return self.store.dim
 
   def fingerprint(self) -> str:
     """The source's and the store's."""

@@ -1,10 +1,12 @@
-"""Conditioning vectors: noise level, class, text and free vectors, one MLP.
+"""Conditioning vectors: noise level, class, text and free ones, by one MLP.
 
-    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + text + W_c c
+    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + text
+          + W_v visual + W_c c
     e_{k+1} = W_k SiLU(e_k)
 
 VDM, section 3: conditioning is "an embedding vector added into each residual
-block", processed by several MLP layers before.
+block", processed by several MLP layers before.  A visual
+embedding of zeros means "nothing known": a learned one stands in its place.
 """
 
 import math
@@ -60,6 +62,7 @@ class ConditionEmbedding(nn.Module):
     logsnr: Array,
     label: Array | None = None,
     text: Array | None = None,
+    visual: Array | None = None,
     cond: Array | None = None,
   ) -> Array:
     """Returns the embedding of a video or of each of its frames.
@@ -68,6 +71,7 @@ class ConditionEmbedding(nn.Module):
       logsnr: [B].
       label: [B] or [B, F].
       text: [B, 1 or F, features], pooled from captions.
+      visual: [B, 1 or F, D].
       cond: [B, D] or [B, F, D].
     """
 
@@ -88,6 +92,12 @@ class ConditionEmbedding(nn.Module):
         e = e + (table(value) if label.ndim == 2 else table(value)[:, None])
     if text is not None:
       e = e + text
+    if visual is not None:
+      nothing = self.param(
+        'no_visual', nn.initializers.normal(1.0), visual.shape[-1:]
+      )
+      known = (visual != 0).any(-1, keepdims=True)
+      e = e + dense('visual')(jnp.where(known, visual, nothing))
     if cond is not None:
       cond = cond if cond.ndim == 3 else cond[:, None]
       e = e + dense('cond')(cond)

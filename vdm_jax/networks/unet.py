@@ -52,6 +52,7 @@ class UNet(nn.Module):
     classes: sizes of the attributes that make up `label`, see
       `ConditionEmbedding`; () for none.
     text_dim: width of the text encoder's tokens; 0 for no text.
+    visual_dim: width of the visual embeddings; 0 for none.
     text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
       'cross', attention from the pixels after each spatial attention.
     resample: 'conv' or 'block', see above.
@@ -77,6 +78,7 @@ class UNet(nn.Module):
   embedding_layers: int = 4
   classes: tuple[int, ...] = ()
   text_dim: int = 0
+  visual_dim: int = 0
   text: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
@@ -110,6 +112,7 @@ class UNet(nn.Module):
     cond: Array | None = None,
     tokens: Array | None = None,
     token_mask: Array | None = None,
+    visual: Array | None = None,
     num_images: int = 0,
     train: bool = False,
   ) -> Array:
@@ -125,6 +128,8 @@ class UNet(nn.Module):
         images, [B, 1 + K, L, text_dim]; None is no caption.
       token_mask: [B, L] or [B, 1 + K, L], False where a token is padding; a
         caption of padding alone is no caption.  None is no padding.
+      visual: visual embedding of each video, [B, D], or also of its images,
+        [B, 1 + K, D]; None or zeros are no embedding.
       num_images: K, how many of the last frames are independent images.
       train: turns dropout on; needs the rng stream 'dropout'.
 
@@ -133,11 +138,13 @@ class UNet(nn.Module):
 
     Raises:
       ValueError: if height or width is not divisible by the network's factor,
-        or for tokens where there is no text.
+        or for tokens or embeddings that the network does not take.
     """
     self.check(z.shape[-3], z.shape[-2])
     if tokens is not None and not self.text_dim:
       raise ValueError('tokens were given to a network of text_dim=0.')
+    if visual is not None and not self.visual_dim:
+      raise ValueError('visual was given to a network of visual_dim=0.')
     stage_class = nn.remat(Stage) if self.remat else Stage
     block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     regular = {
@@ -203,6 +210,12 @@ class UNet(nn.Module):
           self.embedding_dim, dtype=self.dtype, name='text'
         )(tokens, token_mask)
         pooled, tokens = by_frame(pooled), None
+    if self.visual_dim:
+      if visual is None:
+        visual = jnp.zeros((len(z), self.visual_dim))
+      if visual.ndim == 2:
+        visual = visual[:, None]
+      visual = by_frame(visual)
     embedding = ConditionEmbedding(
       self.embedding_dim,
       self.embedding_layers,
@@ -210,7 +223,7 @@ class UNet(nn.Module):
       classes=self.classes,
       dtype=self.dtype,
       name='embedding',
-    )(logsnr, label, pooled, cond)
+    )(logsnr, label, pooled, visual, cond)
     z = rearrange(
       z.astype(self.dtype),
       'b f (y p) (x q) c -> b f y x (p q c)',

@@ -21,22 +21,28 @@ from vdm_jax.diffusion.schedules import Schedule
 from vdm_jax.systems.protocol import Batch, Cond
 
 
-def conditions(num_classes: int, text_dim: int) -> list[str]:
+def conditions(
+  num_classes: int = 0, text_dim: int = 0, visual_dim: int = 0
+) -> list[str]:
   """Returns the names of the conditions of a network, see `Cond`."""
   names = ['label'] if num_classes else []
-  return [*names, 'tokens', 'token_mask'] if text_dim else names
+  names += ['tokens', 'token_mask'] if text_dim else []
+  return [*names, 'visual'] if visual_dim else names
 
 
 def hide(cond: Cond, hidden: Array, num_classes: int) -> dict[str, Array]:
   """Returns conditions, "no condition" where `hidden` [B] or [B, K] is True.
 
-  That is the class `num_classes`, and a caption without tokens.
+  That is the class `num_classes`, a caption without tokens, and an embedding
+  of zeros.
   """
   shown = {name: jnp.asarray(value) for name, value in cond.items()}
   if 'label' in cond:
     shown['label'] = jnp.where(hidden, num_classes, shown['label'])
   if 'token_mask' in cond:
     shown['token_mask'] = shown['token_mask'] & ~hidden[..., None]
+  if 'visual' in cond:
+    shown['visual'] = jnp.where(hidden[..., None], 0.0, shown['visual'])
   return shown
 
 

@@ -12,7 +12,8 @@ Params = Any
 Cond = Mapping[str, ArrayLike]
 """What videos are asked to show: nothing, or some of
 
-'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions.
+'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions;
+'visual' [B, D], embeddings of the middle frames.
 """
 
 Batch = dict[str, Array]
@@ -35,6 +36,11 @@ class System(Protocol):
   @property
   def text_dim(self) -> int:
     """Width of the tokens of its captions; 0 for none."""
+    ...
+
+  @property
+  def visual_dim(self) -> int:
+    """Width of its visual embeddings; 0 for none."""
     ...
 
   def check(self, video_shape: tuple[int, ...]) -> None:

@@ -1,0 +1,65 @@
+"""A folder of arrays that is computed in parts, and outlives a kill.
+
+    NAME.partial/begun.json         what is being made
+    NAME.partial/0000000000.npz     the parts that are done
+    NAME/                           the whole, once it is whole
+
+The same call goes on where it was stopped; what was begun for something else
+is thrown away.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+class Unfinished:
+  """The folder where a whole is made of its parts.
+
+  Attributes:
+    folder: where its files may be written.
+  """
+
+  def __init__(self, path: Path, about: Mapping[str, Any]):
+    """Takes up what an earlier run began, if it was about the same."""
+    self._path = path
+    self.folder = path.with_name(f'{path.name}.partial')
+    said = self.folder / 'begun.json'
+    if not said.exists() or json.loads(said.read_text('utf-8')) != about:
+      shutil.rmtree(self.folder, ignore_errors=True)
+      self.folder.mkdir(parents=True)
+      said.write_text(json.dumps(about), encoding='utf-8')
+
+  def part(self, number: int, make: Callable[[], Arrays]) -> None:
+    """Makes and stores a part, unless it is there already."""
+    path = self.folder / f'{number:010d}.npz'
+    if path.exists():
+      return
+    arrays = make()
+    temporary = path.with_suffix('.tmp')
+    with temporary.open('wb') as file:
+      np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    os.replace(temporary, path)
+
+  def parts(self) -> Iterator[Arrays]:
+    """The parts in the order of their numbers."""
+    for path in sorted(self.folder.glob('*.npz')):
+      with np.load(path, allow_pickle=False) as arrays:
+        yield dict(arrays)
+
+  def finish(self) -> None:
+    """Puts the folder in the place of what was there, then drops the parts."""
+    replaced = self._path.with_name(f'{self._path.name}.old')
+    if self._path.exists():
+      self._path.rename(replaced)
+    self.folder.rename(self._path)
+    shutil.rmtree(replaced, ignore_errors=True)
+    for left in (*self._path.glob('*.npz'), self._path / 'begun.json'):
+      left.unlink()
