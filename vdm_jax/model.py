@@ -266,8 +266,8 @@ def load(
 
   Args:
     workdir: of the run.
-    encoder: folder of the text encoder, where it is not the config's; a model
-      without text does not need it.
+    encoder: folder of the text encoder, or of the visual one of a model
+      without text, where it is not the config's.
 
   Raises:
     FileNotFoundError: if there is no run or no finished checkpoint.
@@ -275,8 +275,10 @@ def load(
   """
   workdir = pathlib.Path(workdir)
   config = jobs.read_config(workdir)
-  if encoder is not None and 'text' in config:
-    config['text']['encoder'] = str(encoder)
+  for section in ('text', 'visual'):
+    if encoder is not None and section in config:
+      config[section]['encoder'] = str(encoder)
+      break
   job = jobs.build(config)
   like = jax.eval_shape(
     lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
