@@ -21,6 +21,7 @@ RANK = {
   'systems': 3,
   'training': 4,
   'conditions': 2,
+  'drawing': 5,
   'errors': 5,
   'job': 5,
   'model': 6,

@@ -34,7 +34,7 @@ class Words:
 
 @pytest.fixture(autouse=True, scope='module')
 def _encoder():
-  with mock.patch('vdm_jax.conditions.Encoder', Words):
+  with mock.patch('vdm_jax.conditions.TextEncoder', Words):
     yield
 
 

@@ -19,6 +19,8 @@ from vdm_jax.model import Model, load
 from vdm_jax.results import finish, report_skipped, save_samples
 from vdm_jax.training import loop
 from vdm_jax.training.sampling import VideoSampler
+from vdm_jax.training.step_directory import StepDirectory
+from vdm_jax.training.transfer import transfer
 
 Options = Callable[[int], dict[str, Any]]
 """How to sample so many videos: arguments of `Model.sample` and the like."""
@@ -42,6 +44,8 @@ def train(
     videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)
     save_samples(workdir, f'step_{step:07d}', videos, parts.sample.fps)
 
+  with clear_errors():
+    initial = _trained(parts, workdir)
   result = loop.train(
     parts.system,
     source,
@@ -52,6 +56,7 @@ def train(
     seed=parts.seed,
     workdir=workdir,
     look=look,
+    initial=initial,
   )
   report_skipped(source, result.skipped_clips)
   if result.step >= parts.train.num_steps:
@@ -64,6 +69,25 @@ def train(
       seed=parts.seed + 2,
       num=num,
     )
+
+
+def _trained(parts: job.Job, workdir: pathlib.Path) -> dict[str, Any]:
+  """The parameters to start from, and says which of them fit.
+
+  Raises:
+    ValueError, OSError: they do not fit, or are not there.
+  """
+  if not parts.init or StepDirectory(workdir / 'checkpoints').newest({}) >= 0:
+    return {}
+  initial = {
+    '' if part == 'all' else part: load(path).params
+    for part, path in parts.init.items()
+  }
+  fresh = jax.eval_shape(
+    lambda key: parts.system.init(key, parts.video_shape), jax.random.key(0)
+  )
+  print(transfer(fresh, initial)[1], flush=True)
+  return initial
 
 
 def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:

@@ -139,6 +139,11 @@ class Conditions:
     self.num_classes, self.texts = num_classes, texts
     self.pictures = pictures
 
+  @property
+  def embeds(self) -> bool:
+    """Whether it can say what an image shows."""
+    return self.pictures is not None and bool(self.pictures.settings.encoder)
+
   def labels_in_turn(self, num: int) -> np.ndarray | None:
     """Returns classes, [num], or None for a model without.
 

@@ -28,6 +28,7 @@ from vdm_jax.systems.registry import (
   build_sampler,
   build_system,
 )
+from vdm_jax.systems.shares import check_labels
 from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
@@ -43,6 +44,7 @@ SECTIONS = (
   'train',
   'mesh',
   'sample',
+  'init',
 )
 FREE = (
   'train.num_steps',
@@ -74,6 +76,8 @@ class Job:
     train: how long and how to train.
     sample: how videos are drawn.
     mesh: shape of the device mesh.
+    init: workdirs whose models training starts from, by part of the
+      parameters; the whole is 'all'.
   """
 
   config: dict[str, Any]
@@ -86,6 +90,7 @@ class Job:
   train: TrainSettings
   sample: SampleSettings
   mesh: MeshShape
+  init: Mapping[str, str]
 
   def conditions(self, workdir: pathlib.Path) -> Conditions:
     """Returns what the model can be asked for; opens nothing yet."""
@@ -139,6 +144,7 @@ class Job:
         f'config.network.classes make {self.system.num_classes} classes, but '
         f'the data has {classes}: use these, or () for a model without.'
       )
+    check_labels(getattr(self.system, 'attributes', ()), classes)
     return source
 
   def encode(self, workdir: pathlib.Path) -> list[str]:
@@ -191,21 +197,27 @@ def build(config: Mapping[str, Any]) -> Job:
     sample['sampler'] = build_sampler(sample['sampler'])
   if sample.get('corrector') is not None:
     sample['corrector'] = build_corrector(sample['corrector'])
+  system = build_system(config['system'], config['network'])
+  optimizer = construct(
+    OPTIMIZERS,
+    {'name': 'adam', **config.get('optimizer', {})},
+    'config.optimizer',
+  )
+  frozen = dict.fromkeys(getattr(system, 'frozen', ()), 0.0)
   job = Job(
     config=json.loads(json.dumps(config)),
     seed=config.get('seed', 0),
-    system=build_system(config['system'], config['network']),
+    system=system,
     video_shape=video_shape(config['data']),
     text=construct(TextSettings, config.get('text', {}), 'config.text'),
     visual=construct(VisualSettings, config.get('visual', {}), 'config.visual'),
-    optimizer=construct(
-      OPTIMIZERS,
-      {'name': 'adam', **config.get('optimizer', {})},
-      'config.optimizer',
+    optimizer=dataclasses.replace(
+      optimizer, scales={**optimizer.scales, **frozen}
     ),
     train=construct(TrainSettings, config['train'], 'config.train'),
     sample=construct(SampleSettings, sample, 'config.sample'),
     mesh=construct(MeshShape, config.get('mesh', {}), 'config.mesh'),
+    init={k: v for k, v in config.get('init', {}).items() if v},
   )
   job.system.check(job.video_shape)
   if 0 < job.optimizer.decay_steps < job.train.num_steps:

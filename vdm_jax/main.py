@@ -53,6 +53,16 @@ _PROMPT = flags.DEFINE_multi_string(
 _IMAGE = flags.DEFINE_multi_string(
   'image', None, 'File whose like a video shows; several are taken in turn.'
 )
+_CONTENT = flags.DEFINE_list(
+  'content', None, 'Numbers; videos of the same one share their base noise.'
+)
+_MOTION = flags.DEFINE_list('motion', None, 'Likewise their residual noise.')
+_BASE_NOISE = flags.DEFINE_enum(
+  'base_noise', None, ['fresh', 'fixed'], 'Of the blocks of a long video.'
+)
+_METHOD = flags.DEFINE_enum(
+  'method', None, ['reconstruction', 'replacement'], 'Of what is known.'
+)
 _NUM_STEPS = flags.DEFINE_integer('num_steps', None, 'Steps of the sampler.')
 _SAMPLER = flags.DEFINE_string(
   'sampler', None, 'E.g. ddim, or ancestral,variance_mix=0.3.'
@@ -118,6 +128,13 @@ def _sample_options(num: int) -> dict[str, Any]:
     'prompt': repeated(_PROMPT.value),
     'image': repeated(_IMAGE.value),
   }
+  if _MODE.value == 'sample':
+    options |= {
+      'content': repeated(_CONTENT.value and [*map(int, _CONTENT.value)]),
+      'motion': repeated(_MOTION.value and [*map(int, _MOTION.value)]),
+    }
+  elif _MODE.value in tasks.TASKS:
+    options |= {'method': _METHOD.value, 'base_noise': _BASE_NOISE.value}
   return {name: value for name, value in options.items() if value is not None}
 
 

@@ -22,14 +22,11 @@ from jax import Array
 
 from vdm_jax import job as jobs
 from vdm_jax.conditions import Conditions
+from vdm_jax.drawing import Drawing, shared_noise
 from vdm_jax.samplers import blocks
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.restore import restore
-from vdm_jax.training.sampling import (
-  SampleSettings,
-  VideoSampler,
-  conditional_sampler,
-)
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 
 @dataclasses.dataclass
@@ -56,7 +53,13 @@ class Model:
 
   def __post_init__(self):
     self._samplers: dict[SampleSettings, VideoSampler] = {}
-    self._conditional_samplers: dict[Any, Any] = {}
+    self._drawing = Drawing(
+      self.system,
+      self.params,
+      self.video_shape,
+      self.settings,
+      self.conditions,
+    )
 
   def sample(
     self,
@@ -66,6 +69,8 @@ class Model:
     label: Sequence[int] | np.ndarray | int | None = None,
     prompt: str | Sequence[str] | None = None,
     image: np.ndarray | None = None,
+    content: Sequence[int] | np.ndarray | int | None = None,
+    motion: Sequence[int] | np.ndarray | int | None = None,
     show_progress: bool = False,
     **changes,
   ) -> np.ndarray:
@@ -79,6 +84,9 @@ class Model:
         classes, or captions of the store, are drawn in turn.
       image: what the middle frame of all, or of each, shows, uint8 [H, W, 3]
         or [num, H, W, 3], for a model of visual embeddings.
+      content: numbers [num]; videos of the same number share the base noise,
+        for a model of base and residual noise.
+      motion: likewise for the residual noise.
       show_progress: whether a bar is shown on standard error.
       **changes: fields of `SampleSettings` to change, e.g.
         `num_steps=64` or `sampler=vdm_jax.samplers.DDIM()`.
@@ -92,6 +100,8 @@ class Model:
     )
     cond = self.conditions(num, label, prompt, image)
     cond = cond or self.conditions.default(num)
+    cond |= shared_noise(num, content=content, motion=motion)
+    self.system.noise_given(cond)  # refuses what its noise does not have
     if settings not in self._samplers:
       self._samplers[settings] = VideoSampler(
         self.system, self.video_shape, settings
@@ -119,8 +129,9 @@ class Model:
       coarse: a model of the same frames at a k times larger frameskip; it
         makes every k-th frame first, and this one those between.
       **options: label, prompt and image as for `sample`, None for no condition
-        and no guidance; method, 'reconstruction' or 'replacement'; fields of
-        `SampleSettings`, e.g. reconstruction_weight.
+        and no guidance; method, 'reconstruction' or 'replacement'; base_noise,
+        'fresh' for each block or 'fixed' (VideoFusion, section 4.6); fields
+        of `SampleSettings`, e.g. reconstruction_weight.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
@@ -130,6 +141,7 @@ class Model:
     """
     known = blocks.frames_of(videos, self.video_shape[1:])
     window = self.video_shape[0]
+    options['known'] = known
     by_stride = {1: self._drawing(len(videos), **options)}
     if coarse is None:
       plan = blocks.extend(len(known), num_frames, window, overlap)
@@ -159,7 +171,7 @@ class Model:
     plan = blocks.interpolate(len(known), factor, self.video_shape[0])
     spread = {factor * frame: value for frame, value in known.items()}
     total = factor * (len(known) - 1) + 1
-    draw = self._drawing(len(videos), **options)
+    draw = self._drawing(len(videos), known=known, **options)
     shape = len(videos), *self.video_shape[1:]
     return blocks.run(key, draw, spread, shape, plan)[:, :total]
 
@@ -220,43 +232,6 @@ class Model:
         'times the frameskip.'
       )
     return factor
-
-  def _drawing(
-    self,
-    num: int,
-    low: dict[int, np.ndarray] | None = None,
-    times: int = 0,
-    *,
-    label: Any = None,
-    prompt: Any = None,
-    image: Any = None,
-    method: str = 'reconstruction',
-    **changes: Any,
-  ) -> blocks.Draw:
-    """Returns what draws a block of `num` videos, compiled once for all.
-
-    `low` has frames of the small video, by their place in the large one, which
-    has `times` as many rows and columns.
-    """
-    cond = self.conditions(num, label, prompt, image)
-    if not cond:
-      changes.setdefault('guidance_scale', 1.0)
-    settings = dataclasses.replace(self.settings, **changes)
-    choice = settings, method, times
-    compiled = self._conditional_samplers
-    if choice not in compiled:
-      compiled[choice] = conditional_sampler(self.system, *choice)
-    draw = compiled[choice]
-
-    def draw_block(key, block, observed, mask):
-      seen = None
-      if low:
-        blank = np.zeros_like(low[0])
-        there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
-        seen = np.stack([low.get(f, blank) for f in block.frames], 1), there
-      return draw(self.params, key, cond, observed, mask, seen)
-
-    return draw_block
 
 
 def load(

@@ -48,6 +48,14 @@ LOG_WEIGHTS: dict[str, LogWeight] = {
 }
 
 
+def check_weight(name: str) -> None:
+  """Raises ValueError for a name that is not in `LOG_WEIGHTS`."""
+  if name not in LOG_WEIGHTS:
+    raise ValueError(
+      f'loss_weight={name!r} is unknown: choose one of {sorted(LOG_WEIGHTS)}.'
+    )
+
+
 def denoising_loss(
   output: Video,
   x: Video,

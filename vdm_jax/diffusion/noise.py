@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.diffusion.decomposed import BaseResidual as BaseResidual
 from vdm_jax.shapes import PRNGKey, Video
 
 Shape = tuple[int, ...]
@@ -129,64 +130,3 @@ class Progressive:
     frame = jnp.arange(num_frames)
     keep = math.sin(_angle(self.correlation))
     return keep ** jnp.abs(frame[:, None] - frame[None]).astype(jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class BaseResidual:
-  """One base noise for all frames plus a residual each, VideoFusion eq. (7).
-
-  eps_i = sqrt(l_i) b + sqrt(1 - l_i) r_i, with l = 1 at the base frame, whose
-  noise is the base noise itself: eq. (11).
-
-  Attributes:
-    base_share: the paper's lambda, in [0, 1]; one for all frames, or a tuple
-      with one for each.
-    base_frame: index of the base frame from 0; None is the paper's choice,
-      frame floor(F / 2) counted from 1.
-  """
-
-  base_share: float | tuple[float, ...] = 0.5
-  base_frame: int | None = None
-
-  def __post_init__(self):
-    shares = self.base_share
-    shares = shares if isinstance(shares, tuple) else (shares,)
-    if not all(0 <= share <= 1 for share in shares):
-      raise ValueError(
-        f'base_share={self.base_share} is not allowed: shares of the '
-        'variance lie in [0, 1].'
-      )
-
-  def shares(self, num_frames: int) -> Array:
-    """Returns the base share of each frame, [F], 1 at the base frame."""
-    base_frame = self.base_frame
-    if base_frame is None:
-      base_frame = max(num_frames // 2 - 1, 0)
-    if not 0 <= base_frame < num_frames:
-      raise ValueError(
-        f'base_frame={base_frame} is outside a video of {num_frames} frames: '
-        f'give an index in [0, {num_frames - 1}].'
-      )
-    if isinstance(self.base_share, tuple) and len(self.base_share) != (
-      num_frames
-    ):
-      raise ValueError(
-        f'base_share has {len(self.base_share)} entries for a video of '
-        f'{num_frames} frames: give one number, or one for each frame.'
-      )
-    shares = jnp.broadcast_to(jnp.asarray(self.base_share), (num_frames,))
-    return shares.at[base_frame].set(1.0)
-
-  def sample(self, key: PRNGKey, shape: Shape) -> Video:
-    """Returns noise of `shape` with a common base part."""
-    base_key, residual_key = jax.random.split(key)
-    base = jax.random.normal(base_key, (shape[0], 1, *shape[2:]))
-    residual = jax.random.normal(residual_key, shape)
-    share = self.shares(shape[1]).reshape(1, -1, 1, 1, 1)
-    return jnp.sqrt(share) * base + jnp.sqrt(1 - share) * residual
-
-  def covariance(self, num_frames: int) -> Array:
-    """Returns sqrt(l_i l_j) off the diagonal."""
-    share = self.shares(num_frames)
-    common = jnp.sqrt(share[:, None] * share[None])
-    return jnp.where(jnp.eye(num_frames, dtype=bool), 1.0, common)

@@ -89,8 +89,51 @@ class ResidualBlock(nn.Module):
     return x + h
 
 
+class TemporalConvolutions(nn.Module):
+  """A residual branch of convolutions over three frames of each pixel.
+
+  Norm, SiLU and convolution over and over; the last one starts at zero.
+
+  Attributes:
+    count: convolutions.
+    num_images: trailing frames that are independent images.
+    dtype: compute type.
+  """
+
+  count: int
+  num_images: int = 0
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns [B, F, H, W, C] plus what the neighbouring frames add."""
+    h = x = materialize(x)
+    features, num_frames = x.shape[-1], x.shape[1] - self.num_images
+
+    def neighbours(x):
+      """The frames before and after; none of and for an image."""
+      rest = [(0, self.num_images), *[(0, 0)] * 3]
+      before = jnp.pad(x[:, : num_frames - 1], [(0, 0), (1, 0), *rest[1:]])
+      after = jnp.pad(x[:, 1:num_frames], [(0, 0), (0, 1), *rest[1:]])
+      pad = [(0, 0), *rest]
+      return jnp.pad(before, pad), jnp.pad(after, pad)
+
+    for i in range(self.count):
+      h = jax.nn.silu(GroupNorm(dtype=self.dtype, name=f'norm_{i}')(h))
+      before, after = neighbours(h)
+      init = nn.initializers.lecun_normal()
+      h = nn.Dense(
+        features,
+        dtype=self.dtype,
+        kernel_init=nn.initializers.zeros if i == self.count - 1 else init,
+        name=f'conv_{i}',
+      )(jnp.concatenate([before, h, after], -1))
+    return x + h
+
+
 class Stage(nn.Module):
-  """A residual block, then attention over space, tokens and time.
+  """A residual block, then convolutions over time, attention over space,
+  tokens and time.
 
   Attributes:
     features: output channels.
@@ -98,6 +141,7 @@ class Stage(nn.Module):
     attention: whether attention over space and tokens follows the residual
       block.
     temporal: whether attention over time does.
+    temporal_convolutions: convolutions over time after the residual block.
     num_images: trailing frames that are independent images.
     dropout: rate inside the residual block.
     train: whether dropout is on.
@@ -108,6 +152,7 @@ class Stage(nn.Module):
   head_dim: int = 64
   attention: bool = False
   temporal: bool = True
+  temporal_convolutions: int = 0
   num_images: int = 0
   dropout: float = 0.0
   train: bool = False
@@ -129,6 +174,13 @@ class Stage(nn.Module):
       dtype=self.dtype,
       name='block',
     )(x, embedding)
+    if self.temporal_convolutions:
+      x = TemporalConvolutions(
+        self.temporal_convolutions,
+        self.num_images,
+        dtype=self.dtype,
+        name='over_time',
+      )(x)
     if self.attention:
       x = SpatialAttention(self.head_dim, dtype=self.dtype, name='spatial')(x)
     if self.attention and tokens is not None and token_mask is not None:

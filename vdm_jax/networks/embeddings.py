@@ -35,6 +35,11 @@ def sinusoid(logsnr: Array, dim: int) -> Array:
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
+def frame_embedding(frame: Array, dim: int) -> Array:
+  """Returns [..., dim] sines and cosines of the places of frames [...]."""
+  return sinusoid(frame / _POSITIONS_PER_LOGSNR, dim)
+
+
 class ConditionEmbedding(nn.Module):
   """Embeds the conditions of a video, [B, 1 or F, features].
 

@@ -47,6 +47,8 @@ class UNet(nn.Module):
     temporal: whether frames see each other; False is an image network.
     temporal_resolutions: heights of feature maps that get attention over time
       without attention over space, which costs much more there.
+    temporal_convolutions: convolutions over three frames after each residual
+      block; 0 is VDM.
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
     classes: sizes of the attributes that make up `label`, see
@@ -74,6 +76,7 @@ class UNet(nn.Module):
   head_dim: int = 64
   temporal: bool = True
   temporal_resolutions: tuple[int, ...] = ()
+  temporal_convolutions: int = 0
   embedding_dim: int = 1024
   embedding_layers: int = 4
   classes: tuple[int, ...] = ()
@@ -162,6 +165,7 @@ class UNet(nn.Module):
         attention=attention,
         temporal=self.temporal
         and (attention or x.shape[-3] in self.temporal_resolutions),
+        temporal_convolutions=self.temporal_convolutions,
         num_images=num_images,
         name=name,
         **regular,

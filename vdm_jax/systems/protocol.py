@@ -13,7 +13,9 @@ Cond = Mapping[str, ArrayLike]
 """What videos are asked to show: nothing, or some of
 
 'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions;
-'visual' [B, D], embeddings of the middle frames.
+'visual' [B, D], embeddings of the middle frames.  Of base and residual noise
+also 'content' and 'motion' [B], numbers of videos that share a part of it, and
+'share' [B, F], shares of the base noise.
 """
 
 Batch = dict[str, Array]
@@ -41,6 +43,21 @@ class System(Protocol):
   @property
   def visual_dim(self) -> int:
     """Width of its visual embeddings; 0 for none."""
+    ...
+
+  @property
+  def completes(self) -> bool:
+    """Whether `complete` makes conditions where none are given."""
+    ...
+
+  def complete(
+    self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond
+  ) -> Cond:
+    """Returns the conditions that videos of `shape` need, from those asked."""
+    ...
+
+  def noise_given(self, given: Mapping[str, Any]) -> Any:
+    """Returns the noise prior of videos that share noise by their numbers."""
     ...
 
   def check(self, video_shape: tuple[int, ...]) -> None:

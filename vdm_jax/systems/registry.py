@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vdm_jax.config import construct
+from vdm_jax.config import ConfigError, construct, nearest
 from vdm_jax.diffusion import noise, parameterization, schedules
+from vdm_jax.networks.prior import Prior
 from vdm_jax.networks.unet import UNet
 from vdm_jax.samplers import (
   DDIM,
@@ -15,11 +16,13 @@ from vdm_jax.samplers import (
   Langevin,
   Sampler,
 )
+from vdm_jax.systems.prior import EmbeddingPrior
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.vdm import VDM
+from vdm_jax.systems.videofusion import VideoFusion
 
-SYSTEMS = {'vdm': VDM}
-NETWORKS = {'unet': UNet}
+SYSTEMS = {'vdm': VDM, 'videofusion': VideoFusion}
+NETWORKS = {'unet': UNet, 'prior': Prior}
 SCHEDULES = {'cosine': schedules.Cosine}
 NOISE = {
   'independent': noise.Independent,
@@ -51,9 +54,10 @@ def build_system(
     ValueError: from a part's own checks.
   """
   values = dict(system)
+  fused = values.get('name') == 'videofusion'
   parts = {
     'schedule': (SCHEDULES, 'cosine'),
-    'noise': (NOISE, 'independent'),
+    'noise': (NOISE, 'base_residual' if fused else 'independent'),
     'parameterization': (PARAMETERIZATIONS, 'eps'),
   }
   built = {
@@ -64,8 +68,40 @@ def build_system(
     )
     for part, (choices, default) in parts.items()
   }
-  built['network'] = construct(NETWORKS, network, 'config.network')
+  if fused:
+    built |= _generators(network, values.pop('prior', {}))
+  else:
+    built['network'] = construct(NETWORKS, network, 'config.network')
   return construct(SYSTEMS, values, 'config.system', **built)
+
+
+def _generators(
+  network: Mapping[str, Any], prior: Mapping[str, Any]
+) -> dict[str, Any]:
+  """The networks of VideoFusion, each a section of `config.network`."""
+  allowed = ('base', 'residual', 'prior')
+  for name in network:
+    if name not in allowed:
+      raise ConfigError(
+        f'config.network.{name} is not a network of VideoFusion.'
+        f'{nearest(name, allowed)} Allowed: {", ".join(allowed)}.'
+      )
+  for name in ('base', 'residual'):
+    if name not in network:
+      raise ConfigError(f'config.network.{name} is missing.')
+  built = {
+    name: construct(NETWORKS, section, f'config.network.{name}')
+    for name, section in network.items()
+  }
+  if 'prior' in built:
+    built['prior'] = construct(
+      EmbeddingPrior, prior, 'config.system.prior', network=built['prior']
+    )
+  elif prior:
+    raise ConfigError(
+      'config.system.prior is set, but config.network.prior is missing.'
+    )
+  return built
 
 
 def build_sampler(section: Mapping[str, Any]) -> Sampler:

@@ -4,23 +4,22 @@ DenoiseFn -> classifier-free guidance -> clip -> sampler, from z_1 ~ prior
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from vdm_jax import samplers
-from vdm_jax.diffusion.noise import Independent, NoisePrior
+from vdm_jax.diffusion.noise import BaseResidual, Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems.draw import conditions, draw, with_nothing
 from vdm_jax.systems.protocol import Batch, Cond, Params
-
-_COND = 2**31  # a stream of its own beside those of the steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +38,27 @@ class Sampled:
   cond_dropout: float = 0.1
 
   @property
+  def networks(self) -> Sequence[Any]:
+    """The networks, whose conditions are those of the system."""
+    return ()
+
+  def _most(self, name: str) -> int:
+    return max((getattr(n, name, 0) for n in self.networks), default=0)
+
+  @property
   def num_classes(self) -> int:
     """Classes that videos can be asked for; 0 for none."""
-    return 0
+    return self._most('num_classes')
 
   @property
   def text_dim(self) -> int:
     """Width of the tokens of captions; 0 for none."""
-    return 0
+    return self._most('text_dim')
 
   @property
   def visual_dim(self) -> int:
     """Width of visual embeddings; 0 for none."""
-    return 0
+    return self._most('visual_dim')
 
   @property
   def conditions(self) -> list[str]:
@@ -64,7 +71,7 @@ class Sampled:
       key,
       batch,
       schedule=self.schedule,
-      noise=self.noise,
+      noise=self.noise_given(batch),
       conditions=self.conditions,
       num_classes=self.num_classes,
       dropout=self.cond_dropout,
@@ -74,9 +81,36 @@ class Sampled:
     """Returns (z, logsnr) -> x_hat of these parameters and conditions."""
     raise TypeError(f'{type(self).__name__} must say how it denoises.')
 
-  def complete(self, params: Params, key: Array, cond: Cond) -> Cond:
-    """Returns the conditions that the networks need, from those asked for."""
-    del params, key
+  def noise_given(self, given: Mapping[str, Any]) -> NoisePrior:
+    """Returns the noise prior of videos that share noise, or their shares.
+
+    Args:
+      given: may hold 'content' and 'motion' [B], and 'share' [B, F], see
+        `BaseResidual`.
+
+    Raises:
+      ValueError: if the noise prior has no such parts.
+    """
+    parts = {'content': 'content', 'motion': 'motion', 'share': 'base_share'}
+    changes = {parts[name]: given[name] for name in parts if name in given}
+    if not changes:
+      return self.noise
+    if not isinstance(self.noise, BaseResidual):
+      raise ValueError(
+        'content and motion were given, but only the noise prior '
+        'base_residual has these parts.'
+      )
+    return dataclasses.replace(
+      self.noise, **{k: jnp.asarray(v) for k, v in changes.items()}
+    )
+
+  completes: ClassVar[bool] = False  # whether `complete` adds conditions
+
+  def complete(
+    self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond
+  ) -> Cond:
+    """Returns the conditions of videos of `shape` that the networks need."""
+    del params, key, shape
     return cond
 
   def denoiser(
@@ -106,14 +140,15 @@ class Sampled:
 
     See `samplers.conditional.sample_given`, which takes the options too.
     """
-    cond = self.complete(params, jax.random.fold_in(key, _COND), cond or {})
+    shape = jnp.broadcast_shapes(jnp.shape(observed), jnp.shape(mask))
+    cond = self.complete(params, _aside(key), shape, cond or {})
     return conditional.sample_given(
       key,
       self.denoiser(params, cond, guidance_scale),
       observed,
       mask,
       schedule=self.schedule,
-      noise=self.noise,
+      noise=self.noise_given(cond),
       clipped=True,
       **options,
     )
@@ -144,7 +179,7 @@ class Sampled:
       guidance_scale: classifier-free guidance; 1 is none.
       progress: called on the host with the number of finished steps.
     """
-    cond = self.complete(params, jax.random.fold_in(key, _COND), cond or {})
+    cond = self.complete(params, _aside(key), shape, cond or {})
     return samplers.sample(
       key,
       guidance.clip(self.denoiser(params, cond, guidance_scale)),
@@ -153,6 +188,11 @@ class Sampled:
       sampler=sampler,
       num_steps=num_steps,
       corrector=corrector,
-      noise=self.noise,
+      noise=self.noise_given(cond),
       progress=progress,
     )
+
+
+def _aside(key: Array) -> Array:
+  """A stream of its own beside those of a sampler's steps."""
+  return jax.random.fold_in(key, 2**31)

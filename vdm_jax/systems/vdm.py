@@ -37,26 +37,12 @@ class VDM(Sampled):
   loss_weight: str = 'eps'
 
   def __post_init__(self):
-    if self.loss_weight not in losses.LOG_WEIGHTS:
-      raise ValueError(
-        f'loss_weight={self.loss_weight!r} is unknown: choose one of '
-        f'{sorted(losses.LOG_WEIGHTS)}.'
-      )
+    losses.check_weight(self.loss_weight)
 
   @property
-  def num_classes(self) -> int:
-    """Classes of the network; 0 for none."""
-    return getattr(self.network, 'num_classes', 0)
-
-  @property
-  def text_dim(self) -> int:
-    """Width of the tokens of its captions; 0 for none."""
-    return getattr(self.network, 'text_dim', 0)
-
-  @property
-  def visual_dim(self) -> int:
-    """Width of its visual embeddings; 0 for none."""
-    return getattr(self.network, 'visual_dim', 0)
+  def networks(self) -> list[nn.Module]:
+    """The one network."""
+    return [self.network]
 
   def check(self, video_shape: tuple[int, ...]) -> None:
     """Raises ValueError if videos [F, H, W, C] do not fit the network."""
@@ -93,9 +79,10 @@ class VDM(Sampled):
   def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
     """Returns the DenoiseFn of these parameters and conditions."""
 
+    asked: Any = {k: cond[k] for k in self.conditions if k in cond}
+
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      asked: Any = cond
       output: Any = self.network.apply({'params': params}, z, logsnr, **asked)
       return self.parameterization.predict(output, z, logsnr).x_hat
 

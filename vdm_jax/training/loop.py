@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ from vdm_jax.training.optimizer import Adam
 from vdm_jax.training.report import Report
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
+from vdm_jax.training.transfer import transfer
 from vdm_jax.training.writers import MetricWriter
 
 Look = Callable[[int, Params], None]
@@ -136,6 +137,7 @@ def train(
   seed: int,
   workdir: pathlib.Path,
   look: Look | None = None,
+  initial: Mapping[str, Params] | None = None,
 ) -> Result:
   """Trains from the newest checkpoint in `workdir`, or from scratch.
 
@@ -149,10 +151,12 @@ def train(
     seed: of parameters, data order and noise.
     workdir: where checkpoints and metrics go.
     look: draws and saves sample videos.
+    initial: trained parameters to start from, by part, see `transfer`; not
+      used where a checkpoint is restored.
 
   Raises:
-    ValueError: for settings that do not fit each other, or data that is not
-      what the checkpoint was trained on.
+    ValueError: for settings or initial parameters that do not fit, or data
+      that is not what the checkpoint was trained on.
     CheckpointError: if a checkpoint cannot be read or written.
     NonFiniteError: after `max_skipped` batches in a row.
   """
@@ -176,6 +180,8 @@ def train(
         # Runs once: compiling a hundred random draws costs more than any gain.
         compiler_options={'xla_backend_optimization_level': 0},
       )(jax.random.key(seed))
+      if initial:
+        state = _started_from(state, initial)
       first = 0
     else:
       state, first = restored.state, restored.step
@@ -248,6 +254,22 @@ def train(
           settings.num_steps,
         )
   return Result(state, now, dict(data.skipped))
+
+
+def _started_from(
+  state: TrainState, initial: Mapping[str, Params]
+) -> TrainState:
+  """Puts trained parameters into a fresh state."""
+  params, _ = transfer(state.params, initial)
+
+  def placed(value, like):  # a buffer of its own: the step donates it
+    return jax.device_put(np.array(value, like.dtype), like.sharding)
+
+  return dataclasses.replace(
+    state,
+    params=jax.tree.map(placed, params, state.params),
+    ema=jax.tree.map(placed, params, state.params),
+  )
 
 
 def check_same_data(metadata: dict[str, Any], fingerprint: str) -> None:

@@ -8,6 +8,7 @@ Muon   steps of equal length in all directions of a kernel, the rest by
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,6 +30,8 @@ class Adam:
     warmup_steps: steps of linear warm-up from zero.
     decay_steps: steps at which a cosine decay after the warm-up reaches zero;
       0 keeps the learning rate constant.
+    scales: factors of the learning rate by part of the parameters, e.g.
+      {'base': 0.1} (VideoFusion, section 3.4); 0 leaves a part as it is.
   """
 
   learning_rate: float = 3e-4
@@ -38,6 +41,15 @@ class Adam:
   clip_norm: float = 1.0
   warmup_steps: int = 1000
   decay_steps: int = 0
+  scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for name, scale in self.scales.items():
+      if not scale >= 0:
+        raise ValueError(
+          f'config.optimizer.scales.{name}={scale} is not allowed: give 0 or '
+          'more.'
+        )
 
   def schedule(self) -> optax.Schedule:
     """Returns step -> learning rate."""
@@ -59,6 +71,7 @@ class Adam:
         weight_decay=self.weight_decay,
         mask=decayed,
       ),
+      _scaled(self.scales),
     )
 
 
@@ -89,10 +102,39 @@ class Muon(Adam):
         muon_weight_dimension_numbers=_matrices,
         consistent_rms=_RMS_OF_ADAM,
       ),
+      _scaled(self.scales),
     )
 
 
 _RMS_OF_ADAM = 0.2
+
+
+def _scaled(scales: Mapping[str, float]) -> optax.GradientTransformation:
+  """Multiplies the updates of the named parts of the parameters.
+
+  Raises:
+    ValueError: from `init`, for a part that is not there.
+  """
+  if not scales:
+    return optax.identity()
+
+  def init(params):
+    if unknown := sorted(set(scales) - set(params)):
+      raise ValueError(
+        f'config.optimizer.scales names {", ".join(unknown)}; the parameters '
+        f'have the parts {", ".join(sorted(params))}.'
+      )
+    return optax.EmptyState()
+
+  def update(updates, state, params=None):
+    del params
+    scaled = {
+      name: jax.tree.map(lambda u, s=scales.get(name, 1.0): s * u, part)
+      for name, part in updates.items()
+    }
+    return scaled, state
+
+  return optax.GradientTransformation(init, update)
 
 
 def _matrices(params: Any) -> Any:

@@ -1,0 +1,145 @@
+"""Drawing the blocks of one long video with one model.
+
+What a video is asked to show is one thing for all of its blocks: a prior that
+makes embeddings makes them once.  With base_noise='fixed' the blocks also share
+the base noise of every step, and differ in the residual noise alone: what
+VideoFusion keeps content together by (section 4.6).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from vdm_jax.conditions import Conditions
+from vdm_jax.data import visual
+from vdm_jax.data.pixels import to_uint8
+from vdm_jax.samplers import blocks
+from vdm_jax.systems.protocol import Params, System
+from vdm_jax.training.sampling import SampleSettings, conditional_sampler
+
+
+def shared_noise(num: int, **numbers: Any) -> dict[str, np.ndarray]:
+  """Returns numbers of videos that share noise, [num] each, None left out.
+
+  Raises:
+    ValueError: for another number of them, or negative ones.
+  """
+  given = {}
+  for name, value in numbers.items():
+    if value is None:
+      continue
+    array = np.asarray(value)
+    whole = np.full(num, array) if array.ndim == 0 else array
+    integer = np.issubdtype(whole.dtype, np.integer)
+    if whole.shape != (num,) or not integer or (whole < 0).any():
+      raise ValueError(
+        f'{name} is {array.tolist()}; give {num} whole numbers from 0: videos '
+        'of the same number share that noise.'
+      )
+    given[name] = whole.astype(np.int32)
+  return given
+
+
+class Drawing:
+  """Draws blocks of a model, compiled once for each choice of settings."""
+
+  def __init__(
+    self,
+    system: System,
+    params: Params,
+    video_shape: tuple[int, ...],
+    settings: SampleSettings,
+    conditions: Conditions,
+  ):
+    self._system, self._params = system, params
+    self._video_shape = video_shape
+    self._settings, self._conditions = settings, conditions
+    self._compiled: dict[Any, Any] = {}
+
+  def __call__(
+    self,
+    num: int,
+    low: dict[int, np.ndarray] | None = None,
+    times: int = 0,
+    *,
+    known: dict[int, np.ndarray] | None = None,
+    label: Any = None,
+    prompt: Any = None,
+    image: Any = None,
+    base_noise: str = 'fresh',
+    method: str = 'reconstruction',
+    **changes: Any,
+  ) -> blocks.Draw:
+    """Returns what draws a block of `num` videos.
+
+    Args:
+      num: videos.
+      low: frames of the small video, by their place in the large one.
+      times: how many times more rows and columns that has.
+      known: frames that exist, whose middle one says what is shown unless
+        `image` does, for a model that can embed it.
+      label: as for `Model.sample`; so are prompt and image.
+      prompt: likewise.
+      image: likewise.
+      base_noise: 'fresh' for each block, or 'fixed'.
+      method: 'reconstruction' or 'replacement'.
+      **changes: fields of `SampleSettings`.
+
+    Raises:
+      ValueError: for what the model does not take.
+    """
+    if base_noise not in ('fresh', 'fixed'):
+      raise ValueError(
+        f"base_noise={base_noise!r} is unknown: choose 'fresh' or 'fixed'."
+      )
+    if image is None and known and self._conditions.embeds:
+      middle = list(known.values())[visual.middle(len(known))]
+      image = to_uint8(middle)
+    cond = self._conditions(num, label, prompt, image)
+    if not cond and not self._system.completes:
+      changes.setdefault('guidance_scale', 1.0)
+    settings = dataclasses.replace(self._settings, **changes)
+    draw = self._sampler(settings, method, times)
+    if base_noise == 'fixed':  # refuses a prior without base noise
+      self._system.noise_given({'content': np.arange(num)})
+    first: dict[str, Any] = {}
+
+    def draw_block(key, block, observed, mask):
+      if not first:
+        made = self._completed(key, num, cond)
+        first.update(key=key, cond=made, count=0)
+      given = first['cond']
+      if base_noise == 'fixed':
+        key = first['key']
+        rows = np.arange(num, dtype=np.int32)
+        motion = rows + num * first['count']
+        given = {**given, 'content': rows, 'motion': motion}
+      first['count'] += 1
+      seen = None
+      if low:
+        blank = np.zeros_like(low[0])
+        there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
+        seen = np.stack([low.get(f, blank) for f in block.frames], 1), there
+      return draw(self._params, key, given, observed, mask, seen)
+
+    return draw_block
+
+  def _sampler(self, *choice: Any) -> Any:
+    if choice not in self._compiled:
+      self._compiled[choice] = conditional_sampler(self._system, *choice)
+    return self._compiled[choice]
+
+  def _completed(self, key: Array, num: int, cond: Any) -> Any:
+    if not self._system.completes:
+      return cond
+    if num not in self._compiled:
+      shape = num, *self._video_shape
+      self._compiled[num] = jax.jit(
+        lambda params, key, cond: self._system.complete(
+          params, key, shape, cond
+        )
+      )
+    return self._compiled[num](self._params, key, cond)
