@@ -4,6 +4,10 @@ Paper:     Video Diffusion Models (Ho et al. 2022), at a toy size (8 x 16 x 16)
 Command:   python -m vdm_jax.main --config=configs/moving_shapes.py \
              --workdir=runs/moving_shapes
 Variants:  --config=configs/moving_shapes.py:text    (captions, not classes)
+           --config=configs/moving_shapes.py:videofusion  (Luo et al. 2023;
+             with ,image its base generator alone, on frames, to start from by
+             --config.init.base=ITS_WORKDIR; with ,actions shapes and colours
+             share base noise, motions residual noise: section 4.7)
            --config=configs/moving_shapes.py:smoke   (two steps, for tests)
 Hardware:  2 CPU cores, 11 minutes, 1.6 GiB
 Result:    loss 0.045; exact evaluation of 192 samples (held-out clips: 100 %):
@@ -21,7 +25,7 @@ from vdm_jax.config import choose, shrink
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  chosen = choose(variant, 'text', 'smoke')
+  chosen = choose(variant, 'text', 'videofusion', 'image', 'actions', 'smoke')
   config = ConfigDict(
     {
       'seed': 0,
@@ -84,6 +88,63 @@ def get_config(variant: str = '') -> ConfigDict:
     config.data.captions = True
     config.network.update(classes=(), text_dim=384)
     config.text = {'encoder': '', 'store': '', 'max_length': 16}
+  if chosen & {'videofusion', 'image', 'actions'}:
+    fuse(config)
+  if 'actions' in chosen:
+    by_action(config)
+  if 'image' in chosen:
+    only_frames(config)
   if 'smoke' in chosen:
     shrink(config)
   return config
+
+
+def fuse(config: ConfigDict) -> None:
+  """VideoFusion: an image network, a smaller one over time, and a prior."""
+  classes, network = config.network.classes, config.network.to_dict()
+  network |= {'classes': (), 'visual_dim': 48}
+  config.network = ConfigDict(
+    {
+      'base': {**network, 'temporal': False},
+      'residual': {**network, 'width': 48, 'head_dim': 24},
+      'prior': {
+        'name': 'prior',
+        'width': 128,
+        'depth': 3,
+        'head_dim': 32,
+        'classes': classes,
+      },
+    }
+  )
+  config.visual = ConfigDict({'encoder': 'thumbnail'})
+  config.init = ConfigDict({'base': ''})
+  config.optimizer.scales = ConfigDict({'base': 1.0})
+  config.system.update(
+    name='videofusion',
+    training='stop_gradient',
+    fitted_share=False,
+    prior={'num_steps': 32},
+  )
+  config.system.noise = ConfigDict({'name': 'base_residual', 'base_share': 0.5})
+
+
+def by_action(config: ConfigDict) -> None:
+  """Section 4.7: no conditions; the noise alone says who and what."""
+  config.system.update(attributes=config.network.prior.classes)
+  config.system.update(content=(0, 1), motion=(2,))
+  config.system.noise = ConfigDict({'name': 'base_residual', 'base_share': 0.9})
+  for network in (config.network.base, config.network.residual):
+    network.visual_dim = 0
+  del config.network.prior, config.system.prior, config.visual
+  config.train.batch_size = 16
+
+
+def only_frames(config: ConfigDict) -> None:
+  """The base generator alone, on single frames, as a VDM of images."""
+  config.data.num_frames = 1
+  config.train.batch_size = 16
+  config.network = config.network.base
+  config.system.name = 'vdm'
+  config.system.noise = ConfigDict({'name': 'independent'})
+  del config.system.training, config.system.fitted_share, config.system.prior
+  del config.init, config.optimizer.scales

@@ -176,11 +176,19 @@ def shrink(config: Any) -> None:
   What a config chooses stays; how large it is does not.
   """
   config.data.update(height=16, width=16, num_frames=4)
-  config.network.update(width=8, multipliers=(1, 2), num_blocks=1, head_dim=8)
-  config.network.update(attention_resolutions=(8,), embedding_dim=16)
-  config.network.dtype = 'float32'
-  if config.network.get('text_dim'):
-    config.network.text_dim = 8
+  whole = config.network
+  for network in [whole] if 'width' in whole else whole.values():
+    network.update(width=8, head_dim=8, dtype='float32')
+    if 'multipliers' in network:
+      network.update(multipliers=(1, 2), num_blocks=1, embedding_dim=16)
+      network.attention_resolutions = (8,)
+    else:
+      network.depth = 1
+    if network.get('text_dim'):
+      network.text_dim = 8
+    if network.get('visual_dim'):
+      network.visual_dim = 48
+      config.visual.encoder = 'thumbnail'
   config.optimizer.update(warmup_steps=1, decay_steps=0)
   config.train.update(num_steps=2, batch_size=2, log_every=1, save_every=1)
   config.train.look_every = 0

@@ -74,3 +74,45 @@ class AttentionPooling(nn.Module):
     pooled = attend(q, k, v, mask=mask[..., None, None, :])
     pooled = rearrange(pooled, '... 1 h d -> ... (h d)')
     return nn.Dense(self.features, dtype=self.dtype, name='out')(pooled)
+
+
+class VisualTokens(nn.Module):
+  """Makes four tokens of a visual embedding, behind those of the text.
+
+  Ramesh et al. 2022, section 2.1: "projecting CLIP embeddings into four extra
+  tokens of context that are concatenated to the sequence".
+
+  Attributes:
+    dtype: compute type; parameters are float32.
+  """
+
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, visual: Array, tokens: Array | None, mask: Array | None
+  ) -> tuple[Array, Array]:
+    """Returns tokens [B, N, L + 4, D] and their mask.
+
+    Args:
+      visual: [B, N, D]; zeros are four tokens that say so.
+      tokens: [B, 1 or N, L, D'], made as wide as the embedding; None without.
+      mask: [B, 1 or N, L].
+    """
+    dim = visual.shape[-1]
+    made = nn.Dense(4 * dim, dtype=self.dtype, name='tokens')(visual)
+    made = made.reshape(*visual.shape[:-1], 4, dim)
+    whole = jnp.ones(made.shape[:-1], bool)
+    if tokens is None or mask is None:
+      return made, whole
+    if tokens.shape[-1] != dim:
+      tokens = nn.Dense(dim, dtype=self.dtype, name='text')(tokens)
+    frames = max(tokens.shape[1], visual.shape[1])
+
+    def spread(a):
+      return jnp.broadcast_to(a, (a.shape[0], frames, *a.shape[2:]))
+
+    return (
+      jnp.concatenate([spread(tokens), spread(made)], -2),
+      jnp.concatenate([spread(mask), spread(whole)], -1),
+    )

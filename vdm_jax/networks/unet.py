@@ -27,11 +27,16 @@ from einops import rearrange
 from jax import Array
 from jax.typing import DTypeLike
 
-from vdm_jax.networks.blocks import ResidualBlock, Stage, nearest_upsample
+from vdm_jax.networks.blocks import (
+  ResidualBlock,
+  Stage,
+  TemporalConvolutions,
+  nearest_upsample,
+)
 from vdm_jax.networks.convolution import Conv
 from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.normalization import GroupNorm
-from vdm_jax.networks.text import AttentionPooling, NullText
+from vdm_jax.networks.text import AttentionPooling, NullText, VisualTokens
 
 
 class UNet(nn.Module):
@@ -48,13 +53,15 @@ class UNet(nn.Module):
     temporal_resolutions: heights of feature maps that get attention over time
       without attention over space, which costs much more there.
     temporal_convolutions: convolutions over three frames after each residual
-      block; 0 is VDM.
+      block, those of resampling too; 0 is VDM.
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
     classes: sizes of the attributes that make up `label`, see
       `ConditionEmbedding`; () for none.
     text_dim: width of the text encoder's tokens; 0 for no text.
     visual_dim: width of the visual embeddings; 0 for none.
+    visual: how these enter: 'pool' adds them to the conditioning embedding,
+      'cross' also makes four tokens of each to attend to (DALL-E 2).
     text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
       'cross', attention from the pixels after each spatial attention.
     resample: 'conv' or 'block', see above.
@@ -83,6 +90,7 @@ class UNet(nn.Module):
   text_dim: int = 0
   visual_dim: int = 0
   text: Literal['pool', 'cross'] = 'pool'
+  visual: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
   patch: int = 1
@@ -171,18 +179,30 @@ class UNet(nn.Module):
         **regular,
       )(x, embedding, tokens, token_mask)
 
+    def over_time(x, name):
+      if not self.temporal_convolutions:
+        return x
+      return TemporalConvolutions(
+        self.temporal_convolutions,
+        num_images,
+        dtype=self.dtype,
+        name=f'{name}_over_time',
+      )(x)
+
     def down(x, name):
       if self.resample == 'block':
-        return block_class(x.shape[-1], resize='down', name=name, **regular)(
+        x = block_class(x.shape[-1], resize='down', name=name, **regular)(
           x, embedding
         )
+        return over_time(x, name)
       return Conv(x.shape[-1], stride=2, dtype=self.dtype, name=name)(x)
 
     def up(x, name):
       if self.resample == 'block':
-        return block_class(x.shape[-1], resize='up', name=name, **regular)(
+        x = block_class(x.shape[-1], resize='up', name=name, **regular)(
           x, embedding
         )
+        return over_time(x, name)
       x = nearest_upsample(x)
       return Conv(x.shape[-1], dtype=self.dtype, name=name)(x)
 
@@ -213,13 +233,17 @@ class UNet(nn.Module):
         pooled = AttentionPooling(
           self.embedding_dim, dtype=self.dtype, name='text'
         )(tokens, token_mask)
-        pooled, tokens = by_frame(pooled), None
+        pooled, tokens, token_mask = by_frame(pooled), None, None
     if self.visual_dim:
       if visual is None:
         visual = jnp.zeros((len(z), self.visual_dim))
       if visual.ndim == 2:
         visual = visual[:, None]
       visual = by_frame(visual)
+      if self.visual == 'cross':
+        tokens, token_mask = VisualTokens(dtype=self.dtype, name='visual_text')(
+          visual, tokens, token_mask
+        )
     embedding = ConditionEmbedding(
       self.embedding_dim,
       self.embedding_layers,
