@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,25 +39,70 @@ TINY = {
 }
 
 
+class Small(nn.Module):
+  """A network that compiles in no time and lets frames see each other."""
+
+  temporal: bool = True
+  visual_dim: int = 5
+  num_classes: int = 0
+  text_dim: int = 0
+
+  def check(self, height, width):
+    """Takes any resolution."""
+
+  @nn.compact
+  def __call__(
+    self, z, logsnr, *, visual=None, cond=None, num_images=0, train=False
+  ):
+    del train
+    if visual is None:
+      visual = jnp.zeros((len(z), 5))
+    visual = visual[:, None] if visual.ndim == 2 else visual
+    if num_images and visual.shape[1] > 1:
+      first = visual[:, :1].repeat(z.shape[1] - num_images, 1)
+      visual = jnp.concatenate([first, visual[:, 1:]], 1)
+    told = nn.Dense(8)(visual) + nn.Dense(8)(logsnr[:, None])[:, None]
+    if cond is not None:
+      told = told + nn.Dense(8)(cond)
+    x = nn.Dense(8)(z) + told[:, :, None, None]
+    x = jnp.tanh(x + 0.5 * jnp.roll(x, 1, 2))
+    if self.temporal:
+      x = x + nn.Dense(8)(jnp.cumsum(x, 1) / 6)
+    return nn.Dense(3)(x)
+
+
 def system(**changes):
   prior = EmbeddingPrior(
     Prior(width=16, depth=1, head_dim=8, classes=(2, 3)), num_steps=4
   )
   parts = {
-    'base': UNet(temporal=False, **TINY),
-    'residual': UNet(temporal_convolutions=2, **TINY),
+    'base': Small(temporal=False),
+    'residual': Small(),
     'prior': prior,
   }
   return VideoFusion(**{**parts, **changes})
 
 
 @functools.cache
-def params_of(fitted=False):
-  fresh = system(fitted_share=fitted).init(jax.random.key(0), SHAPE)
+def params_of(fitted=False, unet=False):
+  """Parameters away from their zeros, drawn without compiling anything."""
+  vf = of_unets() if unet else system(fitted_share=fitted)
+  shapes = jax.eval_shape(lambda k: vf.init(k, SHAPE), jax.random.key(0))
+  rng = np.random.default_rng(0)
   return jax.tree.map(
-    lambda x: x + 0.2 * np.random.default_rng(x.size).normal(size=x.shape),
-    fresh,
+    lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes
   )
+
+
+def of_unets():
+  return system(
+    base=UNet(temporal=False, **TINY),
+    residual=UNet(temporal_convolutions=2, visual='cross', **TINY),
+  )
+
+
+def drawn_by(vf, key, given):
+  return jax.jit(vf.draw)(jax.random.key(key), given)
 
 
 def batch(rows=4):
@@ -170,7 +216,7 @@ def test_two_generators_estimate_as_the_paper_says(parameterization):
   x_hat = jax.jit(lambda p: vf.denoise(p, {'visual': visual})(z, logsnr))(
     params
   )
-  base = vf.base.apply(
+  base = jax.jit(vf.base.apply)(
     {'params': params['base']}, z[:, BASE : BASE + 1], logsnr, visual=visual
   )
   b = parameterization.predict(base, z[:, BASE : BASE + 1], logsnr).eps_hat
@@ -179,7 +225,7 @@ def test_two_generators_estimate_as_the_paper_says(parameterization):
   left = jnp.stack(
     [z[:, i] - share[i] ** 0.5 * sigma * b[:, 0] for i in range(6)], 1
   )
-  rest = vf.residual.apply(
+  rest = jax.jit(vf.residual.apply)(
     {'params': params['residual']},
     left,
     logsnr,
@@ -199,7 +245,7 @@ def test_two_generators_estimate_as_the_paper_says(parameterization):
 
 
 def test_the_base_generator_sees_one_frame_and_the_residual_its_place():
-  vf, params, given = system(), params_of(), batch(1)
+  vf, params, given = of_unets(), params_of(unet=True), batch(1)
   cond = {'visual': given['visual']}
   run = jax.jit(lambda z: vf.denoise(params, cond)(z, jnp.zeros(1)))
   z = given['video']
@@ -216,7 +262,7 @@ def test_the_base_generator_sees_one_frame_and_the_residual_its_place():
 def gradients(training):
   """(gradient of the whole loss, of the base frame's, of all others)."""
   vf = system(training=training, cond_dropout=0.0)
-  drawn = vf.draw(jax.random.key(1), batch())
+  drawn = drawn_by(vf, 1, batch())
   logsnr = drawn['logsnr']
   z = gaussian.corrupt(drawn['video'], drawn['eps'], logsnr)
   own = jnp.arange(6)[None] == BASE
@@ -268,13 +314,12 @@ def test_images_train_the_base_generator_alone():
     'image_label': given['label'][:, None].repeat(2, 1),
     'image_visual': given['visual'][:, None].repeat(2, 1),
   }
-  drawn = vf.draw(jax.random.key(1), given)
-  loss = jax.jit(vf.loss)
-  before = loss(params_of(), jax.random.key(2), drawn)
-  moved = drawn | {'images': -drawn['images']}
-  gradient = jax.grad(lambda p: vf.loss(p, jax.random.key(2), moved) - before)
-  reference = jax.grad(lambda p: vf.loss(p, jax.random.key(2), drawn))
-  a, b = jax.jit(gradient)(params_of()), jax.jit(reference)(params_of())
+  drawn = drawn_by(vf, 1, given)
+  gradient = jax.jit(jax.grad(vf.loss))
+  a, b = (
+    gradient(params_of(), jax.random.key(2), drawn | {'images': images})
+    for images in (drawn['images'], -drawn['images'])
+  )
   apart = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)
   assert max(jax.tree.leaves(apart['residual'])) < 1e-6
   assert max(jax.tree.leaves(apart['base'])) > 1e-4
@@ -286,10 +331,11 @@ def test_images_train_the_base_generator_alone():
 def test_the_prior_sees_what_it_is_given_and_nothing_of_padding():
   network = Prior(width=16, depth=2, head_dim=8, text_dim=4)
   z = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 5))
-  fresh = network.init(jax.random.key(1), z, jnp.zeros(2))['params']
+  shapes = jax.eval_shape(network.init, jax.random.key(1), z, jnp.zeros(2))
+  rng = np.random.default_rng(0)
   params = jax.tree.map(
-    lambda x: x + 0.3 * np.random.default_rng(x.size).normal(size=x.shape),
-    fresh,
+    lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32),
+    shapes['params'],
   )
   tokens = jax.random.normal(jax.random.key(2), (2, 6, 4))
   run = jax.jit(
@@ -301,7 +347,7 @@ def test_the_prior_sees_what_it_is_given_and_nothing_of_padding():
   given = run(tokens, mask)
   padding = run(jnp.where(mask[..., None], tokens, 1e3), mask)
   np.testing.assert_allclose(padding[0], given[0], rtol=1e-4, atol=1e-5)
-  nothing = network.apply({'params': params}, z, jnp.zeros(2))
+  nothing = jax.jit(network.apply)({'params': params}, z, jnp.zeros(2))
   np.testing.assert_allclose(given[1], nothing[1], rtol=1e-3, atol=1e-4)
   assert np.abs(given[0] - nothing[0]).max() > 1e-2
   short = run(tokens[:, :4], mask[:, :4])
@@ -313,11 +359,12 @@ def test_the_prior_learns_from_shown_embeddings_of_known_clips():
   vf = system(cond_dropout=1.0)
   given = batch()
   given['visual'] = given['visual'].at[0].set(0.0)
-  drawn = vf.draw(jax.random.key(1), given)
+  drawn = drawn_by(vf, 1, given)
   assert largest(drawn['visual']) == 0  # hidden from the generators
   assert (drawn['label'] == 6).all()
   np.testing.assert_array_equal(drawn['prior_x'], given['visual'])
 
+  @jax.jit
   def loss(params, drawn):
     return vf.prior.loss(params, drawn, of_video(drawn))
 
@@ -380,7 +427,7 @@ def test_noise_has_the_shares_that_were_fitted():
   vf = system(fitted_share=True)
   given = batch(2)
   given['video'] = given['video'].at[0].set(given['video'][0, BASE])
-  drawn = vf.draw(jax.random.key(0), given)
+  drawn = drawn_by(vf, 0, given)
   np.testing.assert_allclose(drawn['share'][0], 0.95)
   assert (drawn['share'][1, [0, 1, 3, 4, 5]] < 0.2).all()
   frames = np.asarray(drawn['eps']).reshape(2, 6, -1)
@@ -403,7 +450,7 @@ def test_labels_say_who_shares_noise():
     attributes=(2, 3), content=(0,), motion=(1,), noise=BaseResidual(0.5)
   )
   given = batch(6)
-  eps = vf.draw(jax.random.key(0), given)['eps']
+  eps = drawn_by(vf, 0, given)['eps']
   rest = decomposed.residual_of(
     eps, eps[:, BASE : BASE + 1], vf.noise.shares(6)
   )
@@ -518,15 +565,14 @@ def test_known_regions_are_kept_under_the_corrector():
   vf, observed = system(), known()
   mask = np.zeros((1, 1, 8, 8, 1))
   mask[:, :, :, :4] = 1
-  x = vf.sample_given(
-    params_of(),
-    jax.random.key(0),
-    observed,
-    mask,
-    sampler=samplers.Ancestral(),
-    num_steps=3,
-    corrector=samplers.Langevin(),
-  )
+  x = jax.jit(
+    functools.partial(
+      vf.sample_given,
+      sampler=samplers.Ancestral(),
+      num_steps=3,
+      corrector=samplers.Langevin(),
+    )
+  )(params_of(), jax.random.key(0), observed, mask)
   np.testing.assert_array_equal(x[..., :4, :], observed[..., :4, :])
   assert np.isfinite(np.asarray(x)).all()
 
@@ -558,20 +604,22 @@ def test_videos_of_one_content_have_one_base_frame():
   """Section 4.7: b fixed and r varied, from `Model.sample`."""
   m = model()
   options = {'image': None, 'num_steps': 2}
-  visual = jnp.ones((4, 5))
-  x = m.system.sample(
-    m.params,
-    jax.random.key(0),
-    (4, *SHAPE),
-    cond={
-      'visual': visual,
-      'content': jnp.array([0, 0, 1, 1]),
-      'motion': jnp.array([0, 1, 0, 0]),
-    },
-    sampler=samplers.DDIM(),
-    num_steps=3,
+  cond = {
+    'visual': jnp.ones((4, 5)),
+    'content': jnp.array([0, 0, 1, 1]),
+    'motion': jnp.array([0, 1, 0, 0]),
+  }
+  run = jax.jit(
+    lambda params, key: m.system.sample(
+      params,
+      key,
+      (4, *SHAPE),
+      cond=cond,
+      sampler=samplers.DDIM(),
+      num_steps=3,
+    )
   )
-  x = np.asarray(x)
+  x = np.asarray(run(m.params, jax.random.key(0)))
   np.testing.assert_allclose(x[0, BASE], x[1, BASE], atol=1e-4)
   assert np.abs(x[0] - x[1])[[0, 5]].max() > 1e-2
   assert np.abs(x[0, BASE] - x[2, BASE]).max() > 1e-2

@@ -16,7 +16,12 @@ from vdm_jax.data.archive import unpack as unpack_archive
 from vdm_jax.errors import clear_errors
 from vdm_jax.metrics.report import table
 from vdm_jax.model import Model, load
-from vdm_jax.results import finish, report_skipped, save_samples
+from vdm_jax.results import (
+  finish,
+  report_skipped,
+  save_samples,
+  small_videos,
+)
 from vdm_jax.training import loop
 from vdm_jax.training.sampling import VideoSampler
 from vdm_jax.training.step_directory import StepDirectory
@@ -39,6 +44,7 @@ def train(
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
   shown = parts.sample.num
   in_turn = parts.conditions(workdir).default(shown)
+  in_turn |= small_videos(parts, workdir, shown)
 
   def look(step, params):
     videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)

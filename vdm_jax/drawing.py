@@ -102,7 +102,15 @@ class Drawing:
     if not cond and not self._system.completes:
       changes.setdefault('guidance_scale', 1.0)
     settings = dataclasses.replace(self._settings, **changes)
-    draw = self._sampler(settings, method, times)
+    enlarges = self._system.enlarges
+    if enlarges and (times != enlarges or method != 'replacement'):
+      method = 'replacement'  # of frames that are there; the rest is seen
+      if times != enlarges:
+        raise ValueError(
+          f'this model makes videos {enlarges} times larger: --mode=upsample '
+          f'with videos that much smaller, not {max(times, 1)} times.'
+        )
+    draw = self._sampler(settings, method, 0 if enlarges else times)
     if base_noise == 'fixed':  # refuses a prior without base noise
       self._system.noise_given({'content': np.arange(num)})
     first: dict[str, Any] = {}
@@ -119,7 +127,14 @@ class Drawing:
         given = {**given, 'content': rows, 'motion': motion}
       first['count'] += 1
       seen = None
-      if low:
+      if low and enlarges:
+        if missing := [f for f in block.frames if f not in low]:
+          raise ValueError(
+            f'a super-resolution model needs every frame of the small video; '
+            f'{missing} are not there: give factor=1.'
+          )
+        given = {**given, 'low': np.stack([low[f] for f in block.frames], 1)}
+      elif low:
         blank = np.zeros_like(low[0])
         there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
         seen = np.stack([low.get(f, blank) for f in block.frames], 1), there

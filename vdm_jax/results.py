@@ -5,13 +5,16 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vdm_jax import evaluation, video
 from vdm_jax.conditions import in_turn
+from vdm_jax.data.pixels import to_float
 from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
 from vdm_jax.systems.protocol import Params
+from vdm_jax.systems.super_resolution import shrink
 from vdm_jax.training.sampling import VideoSampler
 
 
@@ -26,6 +29,27 @@ def save_samples(
   for suffix in ('gif', 'mp4', 'png'):
     video.save(folder / f'{name}.{suffix}', videos, fps=fps)
   logging.info('Samples: %s', folder / f'{name}.gif')
+
+
+def small_videos(
+  job: Job, workdir: pathlib.Path, num: int
+) -> dict[str, np.ndarray]:
+  """Returns what a super-resolution model is tried on: small real clips.
+
+  Held-out ones where the data has such; nothing for other models.
+  """
+  factor = job.system.enlarges
+  if not factor:
+    return {}
+  data = job.config['data']
+  if data['name'] == 'moving_shapes':
+    source = build_source({**data, 'split': 'validation'})
+  else:
+    source = job.clips(workdir)
+  rng = np.random.default_rng(0)
+  clips = [source.clip(i % len(source), rng)['video'] for i in range(num)]
+  videos = jnp.asarray(to_float(np.stack(clips)))
+  return {'low': np.asarray(shrink(videos, factor))}
 
 
 def finish(
@@ -51,6 +75,7 @@ def finish(
   elif conditions.texts is not None:
     prompt = conditions.captions_in_turn(num)
   cond = conditions(num, label if prompt is None else None, prompt)
+  cond |= small_videos(job, workdir, num)
   videos = draw(params, jax.random.key(seed), num, cond)
   shown = videos[: job.sample.num]
   save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)

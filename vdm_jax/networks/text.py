@@ -105,14 +105,15 @@ class VisualTokens(nn.Module):
     whole = jnp.ones(made.shape[:-1], bool)
     if tokens is None or mask is None:
       return made, whole
+    text: Array = tokens
     if tokens.shape[-1] != dim:
-      tokens = nn.Dense(dim, dtype=self.dtype, name='text')(tokens)
-    frames = max(tokens.shape[1], visual.shape[1])
+      text = nn.Dense(dim, dtype=self.dtype, name='text')(tokens)
+    frames = max(text.shape[1], visual.shape[1])
 
     def spread(a):
       return jnp.broadcast_to(a, (a.shape[0], frames, *a.shape[2:]))
 
     return (
-      jnp.concatenate([spread(tokens), spread(made)], -2),
+      jnp.concatenate([spread(text), spread(made)], -2),
       jnp.concatenate([spread(mask), spread(whole)], -1),
     )

@@ -15,7 +15,8 @@ Cond = Mapping[str, ArrayLike]
 'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions;
 'visual' [B, D], embeddings of the middle frames.  Of base and residual noise
 also 'content' and 'motion' [B], numbers of videos that share a part of it, and
-'share' [B, F], shares of the base noise.
+'share' [B, F], shares of the base noise.  For super-resolution 'low', small
+videos.
 """
 
 Batch = dict[str, Array]
@@ -43,6 +44,11 @@ class System(Protocol):
   @property
   def visual_dim(self) -> int:
     """Width of its visual embeddings; 0 for none."""
+    ...
+
+  @property
+  def enlarges(self) -> int:
+    """How many times larger than 'low' it makes videos; 0 without 'low'."""
     ...
 
   @property

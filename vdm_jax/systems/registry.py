@@ -18,10 +18,15 @@ from vdm_jax.samplers import (
 )
 from vdm_jax.systems.prior import EmbeddingPrior
 from vdm_jax.systems.protocol import System
+from vdm_jax.systems.super_resolution import SuperResolution
 from vdm_jax.systems.vdm import VDM
 from vdm_jax.systems.videofusion import VideoFusion
 
-SYSTEMS = {'vdm': VDM, 'videofusion': VideoFusion}
+SYSTEMS = {
+  'vdm': VDM,
+  'super_resolution': SuperResolution,
+  'videofusion': VideoFusion,
+}
 NETWORKS = {'unet': UNet, 'prior': Prior}
 SCHEDULES = {'cosine': schedules.Cosine}
 NOISE = {

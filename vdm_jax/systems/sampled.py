@@ -105,6 +105,7 @@ class Sampled:
     )
 
   completes: ClassVar[bool] = False  # whether `complete` adds conditions
+  enlarges: ClassVar[int] = 0  # times that videos are larger than 'low'
 
   def complete(
     self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond

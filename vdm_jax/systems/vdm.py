@@ -58,11 +58,11 @@ class VDM(Sampled):
     """Returns eq. (2), the mean over all frames, images too: a scalar."""
     x, eps, cond, num_images = together(drawn, self.conditions)
     logsnr = drawn['logsnr']
-    output: Any = self.network.apply(
-      {'params': params},
+    output = self.run(
+      params,
       gaussian.corrupt(x, eps, logsnr),
       logsnr,
-      **cond,
+      cond | self.seen(drawn, x),
       num_images=num_images,
       train=True,
       rngs={'dropout': key},
@@ -76,14 +76,29 @@ class VDM(Sampled):
       log_weight=losses.LOG_WEIGHTS[self.loss_weight],
     ).mean()
 
+  def run(
+    self, params: Params, z: Array, logsnr: Array, given: Any, **options: Any
+  ) -> Array:
+    """Returns the network's output."""
+    output: Any = self.network.apply(
+      {'params': params}, z, logsnr, **given, **options
+    )
+    return output
+
+  def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
+    """Returns what the network sees of the clean videos: here, nothing."""
+    del drawn, x
+    return {}
+
   def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
     """Returns the DenoiseFn of these parameters and conditions."""
 
-    asked: Any = {k: cond[k] for k in self.conditions if k in cond}
+    known = *self.conditions, 'low', 'low_logsnr'
+    asked = {k: cond[k] for k in known if k in cond}
 
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      output: Any = self.network.apply({'params': params}, z, logsnr, **asked)
+      output = self.run(params, z, logsnr, asked)
       return self.parameterization.predict(output, z, logsnr).x_hat
 
     return denoise

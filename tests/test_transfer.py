@@ -1,0 +1,159 @@
+"""Starting from trained parameters, and learning at several rates."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vdm_jax
+from tests.command_line import EIGHT, SHAPES, command
+from vdm_jax.training.optimizer import Adam, Muon
+from vdm_jax.training.transfer import transfer
+
+
+def tree(seed, **leaves):
+  rng = np.random.default_rng(seed)
+  return {
+    name: {'kernel': rng.normal(size=shape)} for name, shape in leaves.items()
+  }
+
+
+def test_what_matches_is_taken_and_said():
+  fresh = {'base': tree(0, a=(2, 3), b=(3,)), 'residual': tree(1, a=(2, 3))}
+  trained = tree(2, a=(2, 3), c=(4,))
+  params, report = transfer(fresh, {'base': trained})
+  np.testing.assert_array_equal(
+    params['base']['a']['kernel'], trained['a']['kernel']
+  )
+  np.testing.assert_array_equal(
+    params['base']['b']['kernel'], fresh['base']['b']['kernel']
+  )
+  assert params['residual'] is fresh['residual']
+  assert report == (
+    'base: 1 of 2 arrays (6 numbers) taken; fresh: 1 (b); left out: 1 (c).'
+  )
+  whole, report = transfer(trained, {'': trained})
+  assert report == 'all: 2 of 2 arrays (10 numbers) taken.'
+  np.testing.assert_array_equal(whole['c']['kernel'], trained['c']['kernel'])
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    ({'bas': tree(0, a=(2,))}, r'init\.bas names no part.*base, residual'),
+    (
+      {'base': tree(0, a=(2, 4))},
+      r'a/kernel is \(2, 4\), not \(2, 3\)\): give it the same width',
+    ),
+    ({'base': tree(0, z=(2,))}, 'has no parameter of that network, but e.g. z'),
+  ],
+)
+def test_what_does_not_fit_is_refused(given, message):
+  fresh = {'base': tree(0, a=(2, 3)), 'residual': tree(1, a=(2, 3))}
+  with pytest.raises(ValueError, match=message):
+    transfer(fresh, given)
+
+
+@pytest.mark.parametrize('kind', [Adam, Muon])
+def test_each_part_learns_at_its_own_rate(kind):
+  """0.1 takes a tenth of the step, 0 none, whatever the optimizer remembers."""
+  scales = {'slow': 0.1, 'still': 0.0}
+  optimizer = kind(
+    warmup_steps=0, weight_decay=0.1, clip_norm=1e9, scales=scales
+  ).transformation()
+  kernel = {'kernel': jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)))}
+  params = dict.fromkeys(('fast', 'slow', 'still'), kernel)
+  state = optimizer.init(params)
+  start = params
+  for step in range(2):
+    gradient = jax.tree.map(lambda x, s=step: jnp.cos(x + s), start)
+    updates, state = optimizer.update(gradient, state, start)
+  params = optax.apply_updates(start, updates)
+  moved = {k: params[k]['kernel'] - start[k]['kernel'] for k in params}
+  assert np.abs(moved['fast']).max() > 1e-5
+  np.testing.assert_allclose(
+    moved['slow'], 0.1 * moved['fast'], rtol=1e-2, atol=1e-6
+  )
+  np.testing.assert_array_equal(moved['still'], 0)
+  with pytest.raises(ValueError, match='names bse; .*fast, slow, still'):
+    kind(scales={'bse': 1.0}).transformation().init(params)
+  with pytest.raises(ValueError, match='give 0 or more'):
+    kind(scales={'base': -1.0})
+
+
+FUSED = SHAPES.replace(':smoke', ':videofusion,smoke')
+FRAMES = SHAPES.replace(':smoke', ':image,smoke')
+
+
+@pytest.fixture(scope='module')
+def fused(tmp_path_factory):
+  """A base generator trained on frames, and a VideoFusion that starts there."""
+  folder = tmp_path_factory.mktemp('fused')
+  command(folder / 'image', FRAMES, *EIGHT)
+  command(
+    folder / 'video',
+    FUSED,
+    f'--config.init.base={folder / "image"}',
+    '--config.system.training=fixed',
+    *EIGHT,
+  )
+  return folder
+
+
+def test_videofusion_starts_from_an_image_model_and_can_leave_it_alone(fused):
+  """Two steps later, 'fixed', the base generator is still that one."""
+  image, video = (vdm_jax.load(fused / name) for name in ('image', 'video'))
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-6),
+    video.params['base'],
+    image.params,
+  )
+  fresh = jax.jit(lambda k: video.system.init(k, video.video_shape))(
+    jax.random.key(0)
+  )
+  moved = jax.tree.map(
+    lambda a, b: bool((a != b).any()),
+    fresh['residual'],
+    video.params['residual'],
+  )
+  assert moved['out']['kernel']
+  videos = video.sample(jax.random.key(0), 2, label=[0, 1])
+  assert videos.shape == (2, *video.video_shape)
+  assert np.isfinite(videos).all()
+
+
+@pytest.mark.slow
+def test_what_started_there_is_said_and_goes_on_without(fused, capsys):
+  arguments = (
+    FUSED,
+    f'--config.init.base={fused / "image"}',
+    '--config.system.training=fixed',
+    *EIGHT,
+  )
+  command(fused / 'again', *arguments, '--config.train.num_steps=1')
+  said = capsys.readouterr().out
+  assert 'base: ' in said
+  assert 'taken.' in said
+  other = json.loads((fused / 'again' / 'config.json').read_text())
+  assert other['init'] == {'base': str(fused / 'image')}
+  command(fused / 'again', *arguments)  # resumes: nothing is taken again
+  assert 'taken.' not in capsys.readouterr().out
+
+
+def test_a_base_of_another_width_is_refused(fused, capsys):
+  with pytest.raises(SystemExit):
+    command(
+      fused / 'wide',
+      FUSED,
+      f'--config.init.base={fused / "image"}',
+      '--config.network.base.width=16',
+      *EIGHT,
+    )
+  error = capsys.readouterr().err
+  assert 'does not fit the network (' in error
+  assert 'not (' in error
+  assert not (fused / 'wide' / 'checkpoints').exists()
