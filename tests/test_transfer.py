@@ -11,7 +11,12 @@ import pytest
 
 import vdm_jax
 from tests.command_line import EIGHT, SHAPES, command
+from tests.test_videofusion import SHAPE, Small, system
+from vdm_jax.data.moving_shapes import MovingShapes
+from vdm_jax.data.pictures import Pictured
+from vdm_jax.training import loop
 from vdm_jax.training.optimizer import Adam, Muon
+from vdm_jax.training.sharding import MeshShape
 from vdm_jax.training.transfer import transfer
 
 
@@ -85,6 +90,40 @@ def test_each_part_learns_at_its_own_rate(kind):
     kind(scales={'base': -1.0})
 
 
+def test_a_fixed_base_generator_is_the_one_that_was_given(tmp_path):
+  """Through the training loop: weights, moving average and optimizer."""
+  fused = system(
+    base=Small(temporal=False, visual_dim=48),
+    residual=Small(visual_dim=48),
+    training='fixed',
+  )
+  source = Pictured(MovingShapes(num_clips=8, num_frames=6, height=8, width=8))
+  shapes = jax.eval_shape(lambda k: fused.init(k, SHAPE), jax.random.key(0))
+  rng = np.random.default_rng(0)
+  base = jax.tree.map(
+    lambda x: 0.3 * rng.normal(size=x.shape).astype('float32'), shapes['base']
+  )
+  result = loop.train(
+    fused,
+    source,
+    video_shape=SHAPE,
+    settings=loop.TrainSettings(num_steps=2, batch_size=8, save_every=2),
+    optimizer=Adam(warmup_steps=0, scales=dict.fromkeys(fused.frozen, 0.0)),
+    mesh=MeshShape().build(),
+    seed=0,
+    workdir=tmp_path,
+    initial={'base': base},
+  )
+  assert result.step == 2
+  jax.tree.map(np.testing.assert_array_equal, result.state.params['base'], base)
+  # The average of equal numbers rounds.
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-6),
+    result.state.ema['base'],
+    base,
+  )
+
+
 FUSED = SHAPES.replace(':smoke', ':videofusion,smoke')
 FRAMES = SHAPES.replace(':smoke', ':image,smoke')
 
@@ -104,6 +143,7 @@ def fused(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_videofusion_starts_from_an_image_model_and_can_leave_it_alone(fused):
   """Two steps later, 'fixed', the base generator is still that one."""
   image, video = (vdm_jax.load(fused / name) for name in ('image', 'video'))
@@ -144,6 +184,7 @@ def test_what_started_there_is_said_and_goes_on_without(fused, capsys):
   assert 'taken.' not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_base_of_another_width_is_refused(fused, capsys):
   with pytest.raises(SystemExit):
     command(
