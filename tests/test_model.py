@@ -24,13 +24,17 @@ SETTINGS = SampleSettings(
 class Gaussian:
   """A system of AR(1) frames of independent pixels, known exactly."""
 
-  num_classes = text_dim = 0
+  num_classes = text_dim = enlarges = 0
+  completes = False
 
   def __init__(self, num_frames, frameskip, scale=0.4):
     covariance = exponential_covariance(
       num_frames, CORRELATION**frameskip, scale
     )
     self.denoise = exact_denoiser(np.zeros(num_frames), covariance)
+
+  def noise_given(self, given):
+    assert not {'content', 'motion', 'share'} & set(given)
 
   def sample(
     self, params, key, shape, *, cond, guidance_scale, progress, **options

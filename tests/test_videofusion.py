@@ -530,7 +530,9 @@ def known(frames=6, size=8):
 
 
 @pytest.mark.parametrize('method', ['reconstruction', 'replacement'])
-@pytest.mark.parametrize('fitted', [False, True])
+@pytest.mark.parametrize(
+  'fitted', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_a_video_is_extended(method, fitted):
   given = known()
   longer = model(fitted).extend(jax.random.key(0), given, 12, method=method)
