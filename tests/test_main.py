@@ -281,6 +281,7 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   assert 'i3d_k400.flax' in message
 
 
+@pytest.mark.slow
 def test_packed_clips_train_like_their_files(tmp_path, capsys):
   data = tmp_path / 'data'
   data.mkdir()

@@ -121,7 +121,6 @@ def test_networks_have_the_size_of_the_paper(name, millions):
   'name',
   [
     'ucf101',
-    'text_to_video:small',
     *(pytest.param(name, marks=pytest.mark.slow) for name in TABLES),
   ],
 )
