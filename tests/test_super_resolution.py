@@ -11,8 +11,9 @@ from vdm_jax.diffusion import gaussian
 from vdm_jax.model import Model
 from vdm_jax.networks.unet import UNet
 from vdm_jax.samplers import DDIM
+from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import System
-from vdm_jax.systems.super_resolution import SuperResolution, shrink
+from vdm_jax.systems.super_resolution import SuperResolution
 from vdm_jax.training.sampling import SampleSettings
 
 SHAPE = (4, 8, 8, 3)
@@ -54,7 +55,7 @@ def test_it_is_a_system():
 
 def test_a_small_video_is_the_mean_of_blocks():
   x = videos()
-  small = np.asarray(shrink(jnp.asarray(x), 2))
+  small = np.asarray(lower_resolution(2)(jnp.asarray(x)))
   expected = x[:, :, 2:4, 4:6].mean((2, 3))
   np.testing.assert_allclose(small[:, :, 1, 2], expected, rtol=1e-5)
 
@@ -68,7 +69,7 @@ def test_in_training_the_small_video_is_noised_as_it_is_told():
   assert level.max() > 8  # and nearly none
   left = seen['low'] - gaussian.alpha(level)[
     :, None, None, None, None
-  ] * shrink(x, 2)
+  ] * lower_resolution(2)(x)
   spread = np.asarray(left).reshape(64, -1).std(1)
   np.testing.assert_allclose(spread, gaussian.sigma(level), rtol=0.25)
 

@@ -18,7 +18,6 @@ from vdm_jax.model import Model
 from vdm_jax.networks.prior import Prior
 from vdm_jax.networks.unet import UNet
 from vdm_jax.systems import shares
-from vdm_jax.systems.generators import of_video
 from vdm_jax.systems.prior import EmbeddingPrior
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import build_system
@@ -366,7 +365,7 @@ def test_the_prior_learns_from_shown_embeddings_of_known_clips():
 
   @jax.jit
   def loss(params, drawn):
-    return vf.prior.loss(params, drawn, of_video(drawn))
+    return vf.prior.loss(params, drawn)
 
   params = params_of()['prior']
   before = loss(params, drawn)

@@ -13,8 +13,8 @@ from vdm_jax.conditions import in_turn
 from vdm_jax.data.pixels import to_float
 from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
+from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import Params
-from vdm_jax.systems.super_resolution import shrink
 from vdm_jax.training.sampling import VideoSampler
 
 
@@ -49,7 +49,7 @@ def small_videos(
   rng = np.random.default_rng(0)
   clips = [source.clip(i % len(source), rng)['video'] for i in range(num)]
   videos = jnp.asarray(to_float(np.stack(clips)))
-  return {'low': np.asarray(shrink(videos, factor))}
+  return {'low': np.asarray(lower_resolution(factor)(videos))}
 
 
 def finish(

@@ -21,13 +21,21 @@ from vdm_jax.diffusion.schedules import Schedule
 from vdm_jax.systems.protocol import Batch, Cond
 
 
-def conditions(
-  num_classes: int = 0, text_dim: int = 0, visual_dim: int = 0
-) -> list[str]:
-  """Returns the names of the conditions of a network, see `Cond`."""
-  names = ['label'] if num_classes else []
-  names += ['tokens', 'token_mask'] if text_dim else []
-  return [*names, 'visual'] if visual_dim else names
+def most(networks: Sequence[Any], name: str) -> int:
+  """Returns the largest of an attribute of networks, 0 where they lack it."""
+  return max((getattr(network, name, 0) for network in networks), default=0)
+
+
+def conditions(networks: Sequence[Any]) -> list[str]:
+  """Returns the names of what networks are conditioned on, see `Cond`."""
+  names = ['label'] if most(networks, 'num_classes') else []
+  names += ['tokens', 'token_mask'] if most(networks, 'text_dim') else []
+  return [*names, 'visual'] if most(networks, 'visual_dim') else names
+
+
+def dropout(key: Array | None) -> dict[str, Any]:
+  """Returns the arguments that turn dropout on; none where there is no key."""
+  return {} if key is None else {'train': True, 'rngs': {'dropout': key}}
 
 
 def hide(cond: Cond, hidden: Array, num_classes: int) -> dict[str, Array]:

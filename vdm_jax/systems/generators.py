@@ -18,7 +18,7 @@ from vdm_jax.diffusion import decomposed
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.parameterization import Parameterization
 from vdm_jax.networks.embeddings import frame_embedding
-from vdm_jax.systems.draw import conditions
+from vdm_jax.systems.draw import conditions, dropout
 from vdm_jax.systems.protocol import Params
 
 Training = Literal['stop_gradient', 'joint', 'fixed']
@@ -151,13 +151,13 @@ class Generators:
     **options: Any,
   ) -> Any:
     """Runs a generator on the conditions that it takes."""
-    network: Any = getattr(self, name)
-    taken = conditions(
-      network.num_classes, network.text_dim, network.visual_dim
-    )
-    options |= {k: cond[k] for k in taken if k in cond}
-    if key is not None:
-      options |= {'train': True, 'rngs': {'dropout': key}}
+    network: nn.Module = getattr(self, name)
+    options |= {k: cond[k] for k in conditions([network]) if k in cond}
     return network.apply(
-      {'params': params[name]}, z, logsnr, cond=vectors, **options
+      {'params': params[name]},
+      z,
+      logsnr,
+      cond=vectors,
+      **options,
+      **dropout(key),
     )

@@ -43,10 +43,7 @@ class EmbeddingPrior:
   @property
   def conditions(self) -> list[str]:
     """Names of what the network is conditioned on."""
-    return conditions(
-      getattr(self.network, 'num_classes', 0),
-      getattr(self.network, 'text_dim', 0),
-    )
+    return conditions([self.network])
 
   def init(self, key: Array, dim: int) -> Params:
     """Returns fresh parameters for vectors of `dim` numbers."""
@@ -63,7 +60,7 @@ class EmbeddingPrior:
       'prior_eps': jax.random.normal(noise_key, vectors.shape),
     }
 
-  def loss(self, params: Params, drawn: Batch, cond: Cond) -> Array:
+  def loss(self, params: Params, drawn: Batch) -> Array:
     """Returns the mean squared error; unknown vectors, zeros, do not count."""
     x, eps = (
       drawn[name][:, None, None, None] for name in ('prior_x', 'prior_eps')
@@ -71,7 +68,7 @@ class EmbeddingPrior:
     logsnr = drawn['prior_logsnr']
     z = gaussian.corrupt(x, eps, logsnr)
     x_hat: Any = self.network.apply(
-      {'params': params}, z, logsnr, **self._taken(cond)
+      {'params': params}, z, logsnr, **self._taken(drawn)
     )
     error = jnp.square(x_hat - x).mean((1, 2, 3, 4))
     known = (drawn['prior_x'] != 0).any(-1)
@@ -83,7 +80,8 @@ class EmbeddingPrior:
   def denoiser(self, params: Params, cond: Cond) -> DenoiseFn:
     """Returns (z [B, 1, 1, 1, D], logsnr) -> x_hat."""
     cond = self._taken(cond)
-    if self.guidance_scale != 1.0 and cond:
+    guided = self.guidance_scale != 1.0 and bool(cond)
+    if guided:
       cond = with_nothing(cond, getattr(self.network, 'num_classes', 0))
 
     def denoise(z, logsnr):
@@ -92,9 +90,9 @@ class EmbeddingPrior:
       x_hat: Any = self.network.apply({'params': params}, z, logsnr, **given)
       return x_hat
 
-    if self.guidance_scale != 1.0 and cond:
-      return classifier_free_together(denoise, self.guidance_scale)
-    return denoise
+    if not guided:
+      return denoise
+    return classifier_free_together(denoise, self.guidance_scale)
 
   def sample(
     self, params: Params, key: Array, shape: tuple[int, int], cond: Cond

@@ -1,10 +1,10 @@
-"""What every system does alike once it has a DenoiseFn: guidance and sampling.
+"""What every system does alike in sampling: guidance and samplers.
 
 DenoiseFn -> classifier-free guidance -> clip -> sampler, from z_1 ~ prior
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -13,96 +13,17 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from vdm_jax import samplers
-from vdm_jax.diffusion.noise import BaseResidual, Independent, NoisePrior
-from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import conditions, draw, with_nothing
-from vdm_jax.systems.protocol import Batch, Cond, Params
+from vdm_jax.systems.draw import with_nothing
+from vdm_jax.systems.protocol import Cond, Params
+from vdm_jax.systems.trained import Trained
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampled:
-  """A system by its `denoise`; the rest of a system's face follows.
-
-  Attributes:
-    schedule: t -> logsnr.
-    noise: noise prior over frames.
-    cond_dropout: share of conditions hidden in training, so that the network
-      also learns the unconditional model that guidance needs.
-  """
-
-  schedule: Schedule = Cosine()
-  noise: NoisePrior = Independent()
-  cond_dropout: float = 0.1
-
-  @property
-  def networks(self) -> Sequence[Any]:
-    """The networks, whose conditions are those of the system."""
-    return ()
-
-  def _most(self, name: str) -> int:
-    return max((getattr(n, name, 0) for n in self.networks), default=0)
-
-  @property
-  def num_classes(self) -> int:
-    """Classes that videos can be asked for; 0 for none."""
-    return self._most('num_classes')
-
-  @property
-  def text_dim(self) -> int:
-    """Width of the tokens of captions; 0 for none."""
-    return self._most('text_dim')
-
-  @property
-  def visual_dim(self) -> int:
-    """Width of visual embeddings; 0 for none."""
-    return self._most('visual_dim')
-
-  @property
-  def conditions(self) -> list[str]:
-    """Names of the conditions, see `Cond`."""
-    return conditions(self.num_classes, self.text_dim, self.visual_dim)
-
-  def draw(self, key: Array, batch: Batch) -> Batch:
-    """Adds logsnr [B] and eps [B, F, H, W, C]; hides some conditions."""
-    return draw(
-      key,
-      batch,
-      schedule=self.schedule,
-      noise=self.noise_given(batch),
-      conditions=self.conditions,
-      num_classes=self.num_classes,
-      dropout=self.cond_dropout,
-    )
-
-  def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
-    """Returns (z, logsnr) -> x_hat of these parameters and conditions."""
-    raise TypeError(f'{type(self).__name__} must say how it denoises.')
-
-  def noise_given(self, given: Mapping[str, Any]) -> NoisePrior:
-    """Returns the noise prior of videos that share noise, or their shares.
-
-    Args:
-      given: may hold 'content' and 'motion' [B], and 'share' [B, F], see
-        `BaseResidual`.
-
-    Raises:
-      ValueError: if the noise prior has no such parts.
-    """
-    parts = {'content': 'content', 'motion': 'motion', 'share': 'base_share'}
-    changes = {parts[name]: given[name] for name in parts if name in given}
-    if not changes:
-      return self.noise
-    if not isinstance(self.noise, BaseResidual):
-      raise ValueError(
-        'content and motion were given, but only the noise prior '
-        'base_residual has these parts.'
-      )
-    return dataclasses.replace(
-      self.noise, **{k: jnp.asarray(v) for k, v in changes.items()}
-    )
+class Sampled(Trained):
+  """A system by its DenoiseFn; the rest of a system's face follows."""
 
   completes: ClassVar[bool] = False  # whether `complete` adds conditions
   enlarges: ClassVar[int] = 0  # times that videos are larger than 'low'

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 LOWEST, HIGHEST = 0.05, 0.95
@@ -79,8 +78,9 @@ def check_attributes(
 
 def check_labels(sizes: Sequence[int], num_classes: int) -> None:
   """Raises ValueError if the data has other classes than attributes make."""
-  if sizes and math.prod(sizes) != num_classes:
+  made = math.prod(sizes)
+  if sizes and made != num_classes:
     raise ValueError(
-      f'config.system.attributes={tuple(sizes)} make {np.prod(sizes)} classes, '
-      f'but the data has {num_classes}.'
+      f'config.system.attributes={tuple(sizes)} make {made} classes, but the '
+      f'data has {num_classes}.'
     )

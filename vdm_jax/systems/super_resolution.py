@@ -9,6 +9,7 @@ Models", section 4.2).  VideoFusion, section 4.1, goes from 64 to 128 so.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jax import Array
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.networks.embeddings import sinusoid
+from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import Batch, Cond, Params
 from vdm_jax.systems.vdm import VDM
 
@@ -84,19 +86,23 @@ class SuperResolution(VDM):
   def _small(self, size: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(side // self.factor for side in size)
 
-  def run(
-    self, params: Params, z: Array, logsnr: Array, given: Any, **options: Any
+  def output(
+    self,
+    params: Params,
+    z: Array,
+    logsnr: Array,
+    given: Mapping[str, Any],
+    **options: Any,
   ) -> Array:
-    """Returns the network's output, given 'low' and 'low_logsnr' too."""
+    """Returns what the network predicts, given 'low' and 'low_logsnr' too."""
     low = jax.image.resize(given['low'], z.shape, 'bilinear')
     told = sinusoid(given['low_logsnr'], _LEVEL_DIM)
-    rest = {k: v for k, v in given.items() if not k.startswith('low')}
     z = jnp.concatenate([z, low], -1)
-    return super().run(params, z, logsnr, rest, cond=told, **options)
+    return super().output(params, z, logsnr, given, cond=told, **options)
 
   def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
     """Returns the noisy small videos of a drawn batch."""
-    low = shrink(x, self.factor)
+    low = lower_resolution(self.factor)(x)
     level = drawn['low_logsnr']
     noisy = gaussian.corrupt(low, drawn['low_eps'], level)
     return {'low': noisy, 'low_logsnr': level}
@@ -121,10 +127,3 @@ class SuperResolution(VDM):
     eps = jax.random.normal(key, wanted)
     low = gaussian.corrupt(jnp.asarray(cond['low']), eps, level)
     return {**cond, 'low': low, 'low_logsnr': level}
-
-
-def shrink(x: Array, factor: int) -> Array:
-  """Returns the means of blocks of [B, F, H, W, C], as many times smaller."""
-  b, f, h, w, c = x.shape
-  blocks = x.reshape(b, f, h // factor, factor, w // factor, factor, c)
-  return blocks.mean((3, 5))

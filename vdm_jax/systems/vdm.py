@@ -7,17 +7,15 @@ of defaults: cosine schedule, independent noise, ancestral sampler.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion import gaussian, losses
-from vdm_jax.diffusion.parameterization import Eps, Parameterization
-from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import together
-from vdm_jax.systems.protocol import Batch, Cond, Params
+from vdm_jax.systems.draw import dropout
+from vdm_jax.systems.protocol import Params
 from vdm_jax.systems.sampled import Sampled
 
 
@@ -28,16 +26,9 @@ class VDM(Sampled):
   Attributes:
     network: (z, logsnr [B], **cond, num_images=..., train=...) -> output,
       e.g. `UNet`.
-    parameterization: what the network predicts.
-    loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
   """
 
   network: nn.Module
-  parameterization: Parameterization = Eps()
-  loss_weight: str = 'eps'
-
-  def __post_init__(self):
-    losses.check_weight(self.loss_weight)
 
   @property
   def networks(self) -> list[nn.Module]:
@@ -54,51 +45,25 @@ class VDM(Sampled):
     z = jnp.zeros((1, *video_shape))
     return self.network.init(key, z, jnp.zeros(1))['params']
 
-  def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
-    """Returns eq. (2), the mean over all frames, images too: a scalar."""
-    x, eps, cond, num_images = together(drawn, self.conditions)
-    logsnr = drawn['logsnr']
-    output = self.run(
-      params,
-      gaussian.corrupt(x, eps, logsnr),
-      logsnr,
-      cond | self.seen(drawn, x),
-      num_images=num_images,
-      train=True,
-      rngs={'dropout': key},
-    )
-    return losses.denoising_loss(
-      output,
-      x,
-      eps,
-      logsnr,
-      parameterization=self.parameterization,
-      log_weight=losses.LOG_WEIGHTS[self.loss_weight],
-    ).mean()
-
-  def run(
-    self, params: Params, z: Array, logsnr: Array, given: Any, **options: Any
+  def output(
+    self,
+    params: Params,
+    z: Array,
+    logsnr: Array,
+    given: Mapping[str, Any],
+    *,
+    num_images: int = 0,
+    key: Array | None = None,
+    **options: Any,
   ) -> Array:
-    """Returns the network's output."""
+    """Returns what the network predicts; `options` are its other arguments."""
+    options |= {k: given[k] for k in self.conditions if k in given}
     output: Any = self.network.apply(
-      {'params': params}, z, logsnr, **given, **options
+      {'params': params},
+      z,
+      logsnr,
+      num_images=num_images,
+      **options,
+      **dropout(key),
     )
     return output
-
-  def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
-    """Returns what the network sees of the clean videos: here, nothing."""
-    del drawn, x
-    return {}
-
-  def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
-    """Returns the DenoiseFn of these parameters and conditions."""
-
-    known = *self.conditions, 'low', 'low_logsnr'
-    asked = {k: cond[k] for k in known if k in cond}
-
-    def denoise(z, logsnr):
-      logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      output = self.run(params, z, logsnr, asked)
-      return self.parameterization.predict(output, z, logsnr).x_hat
-
-    return denoise

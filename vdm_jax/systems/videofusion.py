@@ -15,14 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion import gaussian, losses
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.noise import NoisePrior
-from vdm_jax.diffusion.parameterization import Eps, Parameterization
-from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems import shares
-from vdm_jax.systems.draw import together
-from vdm_jax.systems.generators import Generators, Training, of_video
+from vdm_jax.systems.generators import Generators, Training
 from vdm_jax.systems.prior import EmbeddingPrior, unit
 from vdm_jax.systems.protocol import Batch, Cond, Params
 from vdm_jax.systems.sampled import Sampled
@@ -37,8 +33,6 @@ class VideoFusion(Sampled):
     residual: video network, told each frame's place.
     prior: makes visual embeddings; None where they are given, or not used.
     noise: shares of the base noise, and the base frame.
-    parameterization: what both generators predict; eps in the paper.
-    loss_weight: a name in `losses.LOG_WEIGHTS`.
     training: what trains the base generator, see `Generators`.
     attributes: sizes of the attributes of the data's labels, see `shares`.
     content: which of them make videos of a batch share their base noise.
@@ -51,8 +45,6 @@ class VideoFusion(Sampled):
   residual: nn.Module
   prior: EmbeddingPrior | None = None
   noise: NoisePrior = BaseResidual()
-  parameterization: Parameterization = Eps()
-  loss_weight: str = 'eps'
   training: Training = 'stop_gradient'
   attributes: tuple[int, ...] = ()
   content: tuple[int, ...] = ()
@@ -60,7 +52,7 @@ class VideoFusion(Sampled):
   fitted_share: bool = False
 
   def __post_init__(self):
-    losses.check_weight(self.loss_weight)
+    super().__post_init__()
     shares.check_attributes(self.attributes, self.content, self.motion)
     if not isinstance(self.noise, BaseResidual):
       raise ValueError(
@@ -151,39 +143,31 @@ class VideoFusion(Sampled):
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
     """Returns eq. (14), and the prior's own loss added: a scalar."""
-    x, eps, cond, num_images = together(drawn, self.conditions)
-    logsnr = drawn['logsnr']
-    output = self._generators(
-      params,
-      gaussian.corrupt(x, eps, logsnr),
-      logsnr,
-      cond,
-      self._noise({k: drawn[k] for k in ('share',) if k in drawn}),
-      num_images=num_images,
-      key=key,
-    )
-    loss = losses.denoising_loss(
-      output,
-      x,
-      eps,
-      logsnr,
-      parameterization=self.parameterization,
-      log_weight=losses.LOG_WEIGHTS[self.loss_weight],
-    ).mean()
+    loss = super().loss(params, key, drawn)
     if self.prior:
-      loss += self.prior.loss(params['prior'], drawn, of_video(cond))
+      loss += self.prior.loss(params['prior'], drawn)
     return loss
 
-  def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
-    """Returns the composite of the two generators."""
-    noise = self._noise({k: cond[k] for k in ('share',) if k in cond})
+  def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
+    """Returns the fitted shares, where they are."""
+    del x
+    return {'share': drawn['share']} if self.fitted_share else {}
 
-    def denoise(z, logsnr):
-      logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
-      output = self._generators(params, z, logsnr, cond, noise)
-      return self.parameterization.predict(output, z, logsnr).x_hat
-
-    return denoise
+  def output(
+    self,
+    params: Params,
+    z: Array,
+    logsnr: Array,
+    given: Mapping[str, Any],
+    *,
+    num_images: int = 0,
+    key: Array | None = None,
+  ) -> Array:
+    """Returns what both generators predict together, eq. (13)."""
+    noise = self._noise({k: given[k] for k in ('share',) if k in given})
+    return self._generators(
+      params, z, logsnr, given, noise, num_images=num_images, key=key
+    )
 
   def complete(
     self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond

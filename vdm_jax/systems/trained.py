@@ -1,0 +1,169 @@
+"""What every system does alike in training: conditions, noise, loss, DenoiseFn.
+
+    z = alpha x + sigma eps,    output = network(z, logsnr, conditions)
+    loss = w(logsnr) |x_hat - x|^2,                            VDM eq. (2)
+
+A system says what its networks are and what they output together; by its
+parameterization that is a DenoiseFn, and by its weight a loss.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from vdm_jax.diffusion import gaussian, losses
+from vdm_jax.diffusion.noise import BaseResidual, Independent, NoisePrior
+from vdm_jax.diffusion.parameterization import Eps, Parameterization
+from vdm_jax.diffusion.schedules import Cosine, Schedule
+from vdm_jax.shapes import DenoiseFn
+from vdm_jax.systems.draw import conditions, draw, most, together
+from vdm_jax.systems.protocol import Batch, Cond, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+  """A system by its `networks` and their `output`.
+
+  Attributes:
+    schedule: t -> logsnr.
+    noise: noise prior over frames.
+    parameterization: what the networks predict.
+    loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
+    cond_dropout: share of conditions hidden in training, so that the network
+      also learns the unconditional model that guidance needs.
+  """
+
+  schedule: Schedule = Cosine()
+  noise: NoisePrior = Independent()
+  parameterization: Parameterization = Eps()
+  loss_weight: str = 'eps'
+  cond_dropout: float = 0.1
+
+  def __post_init__(self):
+    losses.check_weight(self.loss_weight)
+
+  @property
+  def networks(self) -> Sequence[Any]:
+    """The networks, whose conditions are those of the system."""
+    return ()
+
+  @property
+  def num_classes(self) -> int:
+    """Classes that videos can be asked for; 0 for none."""
+    return most(self.networks, 'num_classes')
+
+  @property
+  def text_dim(self) -> int:
+    """Width of the tokens of captions; 0 for none."""
+    return most(self.networks, 'text_dim')
+
+  @property
+  def visual_dim(self) -> int:
+    """Width of visual embeddings; 0 for none."""
+    return most(self.networks, 'visual_dim')
+
+  @property
+  def conditions(self) -> list[str]:
+    """Names of the conditions, see `Cond`."""
+    return conditions(self.networks)
+
+  def output(
+    self,
+    params: Params,
+    z: Array,
+    logsnr: Array,
+    given: Mapping[str, Any],
+    *,
+    num_images: int = 0,
+    key: Array | None = None,
+  ) -> Array:
+    """Returns what the networks predict of noisy videos.
+
+    Args:
+      params: parameters.
+      z: [B, F + K, H, W, C], the last K frames independent images.
+      logsnr: [B].
+      given: conditions, and what `seen` adds; networks take their own.
+      num_images: K.
+      key: for dropout; None is sampling.
+    """
+    raise TypeError(f'{type(self).__name__} must say what it predicts.')
+
+  def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
+    """Returns what the networks see of a batch beside z; here, nothing.
+
+    Args:
+      drawn: a drawn batch.
+      x: its videos and images, [B, F + K, H, W, C].
+    """
+    del drawn, x
+    return {}
+
+  def noise_given(self, given: Mapping[str, Any]) -> NoisePrior:
+    """Returns the noise prior of videos that share noise, or their shares.
+
+    Args:
+      given: may hold 'content' and 'motion' [B], and 'share' [B, F], see
+        `BaseResidual`.
+
+    Raises:
+      ValueError: if the noise prior has no such parts.
+    """
+    parts = {'content': 'content', 'motion': 'motion', 'share': 'base_share'}
+    changes = {parts[name]: given[name] for name in parts if name in given}
+    if not changes:
+      return self.noise
+    if not isinstance(self.noise, BaseResidual):
+      raise ValueError(
+        'content and motion were given, but only the noise prior '
+        'base_residual has these parts.'
+      )
+    return dataclasses.replace(
+      self.noise, **{k: jnp.asarray(v) for k, v in changes.items()}
+    )
+
+  def draw(self, key: Array, batch: Batch) -> Batch:
+    """Adds logsnr [B] and eps [B, F, H, W, C]; hides some conditions."""
+    return draw(
+      key,
+      batch,
+      schedule=self.schedule,
+      noise=self.noise_given(batch),
+      conditions=self.conditions,
+      num_classes=self.num_classes,
+      dropout=self.cond_dropout,
+    )
+
+  def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
+    """Returns eq. (2), the mean over all frames, images too: a scalar."""
+    x, eps, cond, num_images = together(drawn, self.conditions)
+    logsnr = drawn['logsnr']
+    output = self.output(
+      params,
+      gaussian.corrupt(x, eps, logsnr),
+      logsnr,
+      cond | self.seen(drawn, x),
+      num_images=num_images,
+      key=key,
+    )
+    return losses.denoising_loss(
+      output,
+      x,
+      eps,
+      logsnr,
+      parameterization=self.parameterization,
+      log_weight=losses.LOG_WEIGHTS[self.loss_weight],
+    ).mean()
+
+  def denoise(self, params: Params, cond: Cond) -> DenoiseFn:
+    """Returns (z, logsnr) -> x_hat of these parameters and conditions."""
+
+    def denoise(z, logsnr):
+      logsnr = jnp.broadcast_to(logsnr, z.shape[:1])
+      output = self.output(params, z, logsnr, cond)
+      return self.parameterization.predict(output, z, logsnr).x_hat
+
+    return denoise
