@@ -197,4 +197,4 @@ def test_a_base_of_another_width_is_refused(fused, capsys):
   error = capsys.readouterr().err
   assert 'does not fit the network (' in error
   assert 'not (' in error
-  assert not (fused / 'wide' / 'checkpoints').exists()
+  assert not (fused / 'wide' / 'config.json').exists()

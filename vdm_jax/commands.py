@@ -40,18 +40,17 @@ def train(
     parts = job.build(config)
     mesh = parts.build_mesh()
     source = parts.source(workdir)
-    job.open_workdir(workdir, config)
+    initial = _trained(parts, workdir)
+    job.open_workdir(workdir, config)  # last: what is refused leaves no trace
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
   shown = parts.sample.num
   in_turn = parts.conditions(workdir).default(shown)
-  in_turn |= small_videos(parts, workdir, shown)
+  in_turn |= small_videos(parts, shown)
 
   def look(step, params):
     videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)
     save_samples(workdir, f'step_{step:07d}', videos, parts.sample.fps)
 
-  with clear_errors():
-    initial = _trained(parts, workdir)
   result = loop.train(
     parts.system,
     source,

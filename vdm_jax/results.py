@@ -11,6 +11,7 @@ import numpy as np
 from vdm_jax import evaluation, video
 from vdm_jax.conditions import in_turn
 from vdm_jax.data.pixels import to_float
+from vdm_jax.data.reference import RealClips
 from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
 from vdm_jax.samplers.measurements import lower_resolution
@@ -31,9 +32,7 @@ def save_samples(
   logging.info('Samples: %s', folder / f'{name}.gif')
 
 
-def small_videos(
-  job: Job, workdir: pathlib.Path, num: int
-) -> dict[str, np.ndarray]:
+def small_videos(job: Job, num: int) -> dict[str, np.ndarray]:
   """Returns what a super-resolution model is tried on: small real clips.
 
   Held-out ones where the data has such; nothing for other models.
@@ -42,13 +41,9 @@ def small_videos(
   if not factor:
     return {}
   data = job.config['data']
-  if data['name'] == 'moving_shapes':
-    source = build_source({**data, 'split': 'validation'})
-  else:
-    source = job.clips(workdir)
-  rng = np.random.default_rng(0)
-  clips = [source.clip(i % len(source), rng)['video'] for i in range(num)]
-  videos = jnp.asarray(to_float(np.stack(clips)))
+  split = 'validation' if data['name'] == 'moving_shapes' else None
+  clips = RealClips(data, num=num, split=split)(0, num)
+  videos = jnp.asarray(to_float(clips))
   return {'low': np.asarray(lower_resolution(factor)(videos))}
 
 
@@ -75,7 +70,7 @@ def finish(
   elif conditions.texts is not None:
     prompt = conditions.captions_in_turn(num)
   cond = conditions(num, label if prompt is None else None, prompt)
-  cond |= small_videos(job, workdir, num)
+  cond |= small_videos(job, num)
   videos = draw(params, jax.random.key(seed), num, cond)
   shown = videos[: job.sample.num]
   save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)

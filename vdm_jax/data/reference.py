@@ -36,7 +36,7 @@ class RealClips:
     data: Mapping[str, Any],
     *,
     num: int,
-    split: str,
+    split: str | None,
     clips: str = 'random',
     replacement: bool = False,
     seed: int = 0,
@@ -46,7 +46,7 @@ class RealClips:
     Args:
       data: the section `config.data`.
       num: clips of a stream; 0 is as many as the source has videos.
-      split: of the source, where it knows splits.
+      split: of the source, where it knows splits; None is that of `data`.
       clips: 'random', or 'first', those that a video begins with.
       replacement: whether a video may come again before all have come once.
       seed: of the choice.
@@ -59,7 +59,7 @@ class RealClips:
     fields = inspect.signature(SOURCES[data['name']]).parameters
     self.has_split = 'split' in fields
     section = dict(data)
-    if self.has_split:
+    if self.has_split and split is not None:
       section['split'] = split
     if 'flip' in fields:
       section['flip'] = False
