@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vdm_jax.data.resumable import Arrays, Unfinished
+from vdm_jax.data.resumable import Arrays, Unfinished, read_about
 from vdm_jax.data.wrapper import Wrapper
 
 FORMAT = 1
@@ -80,18 +80,7 @@ class Store:
       ValueError: it was written in another format.
     """
     self.path = Path(path)
-    index = self.path / 'store.json'
-    if not index.exists():
-      raise FileNotFoundError(
-        f'{self.path} holds no encoded captions: run --mode=encode with the '
-        'same --config and --workdir first.'
-      )
-    about = json.loads(index.read_text(encoding='utf-8'))
-    if about['format'] != FORMAT:
-      raise ValueError(
-        f'{self.path} has format {about["format"]}; this version reads '
-        f'{FORMAT}: run --mode=encode again, into another folder.'
-      )
+    about = read_about(self.path, FORMAT, 'encoded captions')
     self.dim, self.encoder = about['dim'], about['encoder']
     self._digest = about['digest']
     self._keys = np.load(self.path / 'keys.npy', mmap_mode='r')
@@ -150,10 +139,6 @@ def write(
     FileExistsError: `path` is something else than a store.
   """
   path = Path(path)
-  if path.exists() and not (path / 'store.json').exists():
-    raise FileExistsError(
-      f'{path} exists and is no store of captions: give another folder.'
-    )
   by_key = {_key(c): c.strip() for c in captions if c.strip()}
   if not by_key:
     raise ValueError('There are no captions to encode: is captions=True set?')
@@ -172,8 +157,8 @@ def write(
       chunk = [by_key[key] for key in keys[first : first + _CHUNK]]
       unfinished.part(first, functools.partial(_encode_all, chunk, encode))
       bar.update(len(chunk))
-  _join(unfinished, keys, lines, about)
-  unfinished.finish()
+  dim = _join(unfinished, keys, lines)
+  unfinished.finish({**about, 'dim': dim})
   return Store(path)
 
 
@@ -187,10 +172,8 @@ def _encode_all(captions: Sequence[str], encode: Encode) -> Arrays:
   }
 
 
-def _join(
-  unfinished: Unfinished, keys: list[int], lines: str, about: dict[str, Any]
-) -> None:
-  """Makes the files of a store of its parts, `store.json` last."""
+def _join(unfinished: Unfinished, keys: list[int], lines: str) -> int:
+  """Makes the files of a store of its parts; returns the width of a token."""
   lengths, dim, folder = [], 0, unfinished.folder
   with (folder / 'tokens.f16').open('wb') as file:
     for arrays in unfinished.parts():
@@ -200,8 +183,7 @@ def _join(
   np.save(folder / 'keys.npy', np.array(keys, np.uint64))
   np.save(folder / 'ends.npy', np.concatenate(lengths).cumsum())
   (folder / 'captions.txt').write_text(lines, encoding='utf-8')
-  whole = json.dumps({**about, 'dim': dim})
-  (folder / 'store.json').write_text(whole, encoding='utf-8')
+  return dim
 
 
 def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:

@@ -14,7 +14,6 @@ a folder:
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_uint8
-from vdm_jax.data.resumable import Arrays, Unfinished
+from vdm_jax.data.resumable import Arrays, Unfinished, read_about
 
 FORMAT = 1
 _CHUNK = 256  # clips that a kill can cost
@@ -119,18 +118,7 @@ class VisualStore:
       ValueError: it was written in another format.
     """
     self.path = Path(path)
-    index = self.path / 'store.json'
-    if not index.exists():
-      raise FileNotFoundError(
-        f'{self.path} holds no visual embeddings: run --mode=encode with the '
-        'same --config and --workdir first.'
-      )
-    about = json.loads(index.read_text(encoding='utf-8'))
-    if about['format'] != FORMAT:
-      raise ValueError(
-        f'{self.path} has format {about["format"]}; this version reads '
-        f'{FORMAT}: run --mode=encode again, into another folder.'
-      )
+    about = read_about(self.path, FORMAT, 'visual embeddings')
     self.encoder, self.source = about['encoder'], about['source']
     self.clips_per_video = about['clips_per_video']
     self._embeddings = np.load(self.path / 'embeddings.npy', mmap_mode='r')
@@ -176,10 +164,6 @@ def write(
     FileExistsError: `path` is something else than a store.
   """
   path = Path(path)
-  if path.exists() and not (path / 'store.json').exists():
-    raise FileExistsError(
-      f'{path} exists and is no store of embeddings: give another folder.'
-    )
   about = {
     'format': FORMAT,
     'encoder': encoder,
@@ -194,21 +178,20 @@ def write(
       make = functools.partial(_embed, source, places, encode, clips_per_video)
       unfinished.part(first, make)
       bar.update(len(places))
-  parts = [part['embeddings'] for part in unfinished.parts()]
-  dim = max(part.shape[1] for part in parts)
+  # Parts without a readable clip do not know the width.
+  dim = max(part['embeddings'].shape[1] for part in unfinished.parts())
   whole = np.lib.format.open_memmap(
     unfinished.folder / 'embeddings.npy', 'w+', np.float16, (total, dim)
   )
   done = 0
-  for part in parts:
-    whole[done : done + len(part)] = part
-    done += len(part)
+  for part in unfinished.parts():
+    rows = part['embeddings']
+    whole[done : done + len(rows)] = rows
+    done += len(rows)
   whole.flush()
   if np.isnan(whole[:, 0]).all():
     raise ValueError(f'none of {total} clips can be read: nothing to encode.')
-  said = unfinished.folder / 'store.json'
-  said.write_text(json.dumps(about), encoding='utf-8')
-  unfinished.finish()
+  unfinished.finish(about)
   return VisualStore(path)
 
 
