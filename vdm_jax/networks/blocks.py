@@ -110,17 +110,15 @@ class TemporalConvolutions(nn.Module):
     h = x = materialize(x)
     features, num_frames = x.shape[-1], x.shape[1] - self.num_images
 
-    def neighbours(x):
-      """The frames before and after; none of and for an image."""
-      rest = [(0, self.num_images), *[(0, 0)] * 3]
-      before = jnp.pad(x[:, : num_frames - 1], [(0, 0), (1, 0), *rest[1:]])
-      after = jnp.pad(x[:, 1:num_frames], [(0, 0), (0, 1), *rest[1:]])
-      pad = [(0, 0), *rest]
-      return jnp.pad(before, pad), jnp.pad(after, pad)
+    def shifted(h, first, last, by):
+      """Frames of the video `by` places later; zeros elsewhere."""
+      place = first + by, x.shape[1] - last - by
+      return jnp.pad(h[:, first:last], [(0, 0), place, *[(0, 0)] * 3])
 
     for i in range(self.count):
       h = jax.nn.silu(GroupNorm(dtype=self.dtype, name=f'norm_{i}')(h))
-      before, after = neighbours(h)
+      before = shifted(h, 0, num_frames - 1, 1)
+      after = shifted(h, 1, num_frames, -1)
       init = nn.initializers.lecun_normal()
       h = nn.Dense(
         features,
@@ -132,8 +130,7 @@ class TemporalConvolutions(nn.Module):
 
 
 class Stage(nn.Module):
-  """A residual block, then convolutions over time, attention over space,
-  tokens and time.
+  """A residual block, then what mixes frames, pixels and tokens.
 
   Attributes:
     features: output channels.

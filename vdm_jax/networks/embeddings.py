@@ -40,6 +40,11 @@ def frame_embedding(frame: Array, dim: int) -> Array:
   return sinusoid(frame / _POSITIONS_PER_LOGSNR, dim)
 
 
+def count(classes: tuple[int, ...]) -> int:
+  """Returns the number of classes that attributes of these sizes make."""
+  return math.prod(classes) if classes else 0
+
+
 class ConditionEmbedding(nn.Module):
   """Embeds the conditions of a video, [B, 1 or F, features].
 
@@ -85,7 +90,7 @@ class ConditionEmbedding(nn.Module):
 
     e = dense('noise_level')(sinusoid(logsnr, self.sinusoid_dim))[:, None]
     if self.classes:
-      num_classes = math.prod(self.classes)
+      num_classes = count(self.classes)
       if label is None:
         label = jnp.full(logsnr.shape, num_classes)
       values = jnp.unravel_index(label, self.classes)

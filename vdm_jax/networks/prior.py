@@ -9,8 +9,6 @@ from captions, from classes, or from empty text.  Ramesh et al. 2022, section
 the clean embedding.
 """
 
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from vdm_jax.networks.attention import attend, heads_of
-from vdm_jax.networks.embeddings import ConditionEmbedding
+from vdm_jax.networks.embeddings import ConditionEmbedding, count
 from vdm_jax.networks.text import NullText
 
 
@@ -45,7 +43,7 @@ class Prior(nn.Module):
   @property
   def num_classes(self) -> int:
     """Number of classes of `label`; 0 for none."""
-    return math.prod(self.classes) if self.classes else 0
+    return count(self.classes)
 
   @nn.compact
   def __call__(
@@ -90,13 +88,8 @@ class Prior(nn.Module):
     parts = [jnp.concatenate([level, noisy, query], 1) + places[None]]
     mask = jnp.ones((batch, 3), bool)
     if self.text_dim:
-      if tokens is None:
-        tokens = jnp.zeros((batch, 1, self.text_dim))
-        token_mask = jnp.zeros((batch, 1), bool)
-      elif token_mask is None:
-        token_mask = jnp.ones(tokens.shape[:-1], bool)
       tokens, token_mask = NullText(self.text_dim, name='no_text')(
-        tokens, token_mask
+        tokens, token_mask, batch
       )
       parts = [dense(self.width, 'text')(tokens), *parts]
       mask = jnp.concatenate([token_mask, mask], 1)

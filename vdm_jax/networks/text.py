@@ -19,7 +19,7 @@ from vdm_jax.networks.attention import attend, heads_of
 
 
 class NullText(nn.Module):
-  """Puts a learned token where a caption has none.
+  """Puts a learned token where a caption has none, or is not given.
 
   Attributes:
     dim: width of a token.
@@ -28,8 +28,20 @@ class NullText(nn.Module):
   dim: int
 
   @nn.compact
-  def __call__(self, tokens: Array, mask: Array) -> tuple[Array, Array]:
-    """Returns tokens [..., L, D] and mask [..., L], one token real at least."""
+  def __call__(
+    self, tokens: Array | None, mask: Array | None, num: int
+  ) -> tuple[Array, Array]:
+    """Returns tokens and their mask, one token real at least.
+
+    Args:
+      tokens: [B, ..., L, D]; None is no caption.
+      mask: [B, ..., L], False where a token is padding; None is no padding.
+      num: B.
+    """
+    if tokens is None:
+      tokens, mask = jnp.zeros((num, 1, self.dim)), jnp.zeros((num, 1), bool)
+    elif mask is None:
+      mask = jnp.ones(tokens.shape[:-1], bool)
     null = self.param('token', nn.initializers.normal(1.0), (self.dim,))
     empty = ~mask.any(-1)
     tokens = tokens.astype(null.dtype)

@@ -17,7 +17,6 @@ convolution, and a nearest-neighbour doubling followed by a convolution (VDM);
 VideoFusion).
 """
 
-import math
 from typing import Literal
 
 import flax.linen as nn
@@ -34,7 +33,7 @@ from vdm_jax.networks.blocks import (
   nearest_upsample,
 )
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import ConditionEmbedding
+from vdm_jax.networks.embeddings import ConditionEmbedding, count
 from vdm_jax.networks.normalization import GroupNorm
 from vdm_jax.networks.text import AttentionPooling, NullText, VisualTokens
 
@@ -101,7 +100,7 @@ class UNet(nn.Module):
   @property
   def num_classes(self) -> int:
     """Number of classes of `label`; 0 for an unconditional network."""
-    return math.prod(self.classes) if self.classes else 0
+    return count(self.classes)
 
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
@@ -217,16 +216,11 @@ class UNet(nn.Module):
       label = by_frame(label)
     pooled = None
     if self.text_dim:
-      if tokens is None:
-        tokens = jnp.zeros((len(z), 1, self.text_dim))
-        token_mask = jnp.zeros((len(z), 1), bool)
-      elif token_mask is None:
-        token_mask = jnp.ones(tokens.shape[:-1], bool)
+      tokens, token_mask = NullText(self.text_dim, name='no_text')(
+        tokens, token_mask, len(z)
+      )
       if tokens.ndim == 3:
         tokens, token_mask = tokens[:, None], token_mask[:, None]
-      tokens, token_mask = NullText(self.text_dim, name='no_text')(
-        tokens, token_mask
-      )
       if self.text == 'cross':
         tokens, token_mask = by_frame(tokens), by_frame(token_mask)
       else:
