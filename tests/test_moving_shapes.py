@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from vdm_jax import evaluation
 from vdm_jax.data.moving_shapes import (
   CLASSES,
   Factors,
@@ -24,6 +25,7 @@ from vdm_jax.data.moving_shapes_render import (
   coverage,
 )
 from vdm_jax.data.moving_shapes_score import score
+from vdm_jax.data.pixels import to_float
 
 ACTIONS = list(MOTIONS)
 
@@ -724,3 +726,21 @@ def test_fits_find_each_law_and_no_other(action):
     assert errors.shape == (100, 4)
     assert errors[:, own].max() < 1e-3
     assert (errors.argmin(1) == own).all()
+
+
+@pytest.mark.parametrize('num_frames', [1, 2, 3])
+def test_too_few_frames_are_judged_as_pictures(num_frames):
+  """Nothing is said of motion; each frame has its clip's label."""
+  data = {'name': 'moving_shapes', 'num_frames': num_frames}
+  source = MovingShapes(num_frames=num_frames, split='validation')
+  clips = [source.clip(i) for i in range(6)]
+  videos = to_float(np.stack([clip['video'] for clip in clips]))
+  label = np.stack([clip['label'] for clip in clips])
+  shares = evaluation.evaluate(videos, data, label)
+  whole = dict.fromkeys(('objects', 'constancy', 'shape', 'colour'), 1.0)
+  assert shares == {'held-out': whole, 'samples': whole}
+  videos[:3, 0] = videos[3:, 0]  # others' frames: of other classes
+  shares = evaluation.evaluate(videos, data, label)['samples']
+  wrong = label[:3] // 4 % 6 != label[3:] // 4 % 6
+  assert wrong.any()
+  assert shares['colour'] == pytest.approx(1 - wrong.sum() / 6 / num_frames)

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vdm_jax.data.moving_shapes_score import score
+from vdm_jax.data.moving_shapes_score import MIN_FRAMES, score
 from vdm_jax.data.pixels import to_float
 from vdm_jax.data.registry import build_source
+
+_OF_PICTURES = ('objects', 'constancy', 'shape', 'colour')
 
 
 def evaluate(
@@ -28,16 +30,27 @@ def evaluate(
     label: classes that the samples were asked for, [N].
 
   Returns:
-    Shares of clips that pass each check, for 'held-out' and 'samples'.
+    Shares of clips that pass each check, for 'held-out' and 'samples'.  Videos
+    of too few frames to show a motion are judged as pictures, frame by frame.
   """
   held_out = build_source({**data, 'split': 'validation'})
   clips = [held_out.clip(i) for i in range(len(videos))]
   real = to_float(np.stack([clip['video'] for clip in clips]))
   rules = {k: data[k] for k in ('frameskip', 'radius') if k in data}
   real_label = None if label is None else np.stack([c['label'] for c in clips])
+
+  def judged(videos, label):
+    frames = videos.shape[1]
+    if frames >= MIN_FRAMES:
+      return score(videos, **rules).summary(label, held_out.classes)
+    stills = videos.reshape(-1, 1, *videos.shape[2:]).repeat(MIN_FRAMES, 1)
+    label = None if label is None else label.repeat(frames)
+    shares = score(stills, **rules).summary(label, held_out.classes)
+    return {name: shares[name] for name in _OF_PICTURES if name in shares}
+
   return {
-    'held-out': score(real, **rules).summary(real_label, held_out.classes),
-    'samples': score(videos, **rules).summary(label, held_out.classes),
+    'held-out': judged(real, real_label),
+    'samples': judged(videos, label),
   }
 
 

@@ -37,6 +37,7 @@ SIZE_CHANGE = 0.12  # share of the radius
 PATH_ERROR = 1 / 80  # root mean square, in short sides: 0.4 pixels of 32
 FLICKER = 0.02  # mean absolute change of a frame's background, of [0, 1]
 CHUNK = 16  # clips judged at once, few enough for the processor's caches
+MIN_FRAMES = 4  # fewer cannot contradict a law of motion
 MAX_FRAMESKIP = int(RANGES['period'][0] / 2)
 
 
@@ -121,10 +122,10 @@ def score(
     raise ValueError(
       f'videos have shape {videos.shape}; it must be [N, F, H, W, 3], N >= 1.'
     )
-  if videos.shape[1] < 4 or min(videos.shape[2:4]) < 8:
+  if videos.shape[1] < MIN_FRAMES or min(videos.shape[2:4]) < 8:
     raise ValueError(
-      f'videos have shape {videos.shape}; a score needs at least 4 frames and '
-      '8 pixels a side.'
+      f'videos have shape {videos.shape}; a score needs at least {MIN_FRAMES} '
+      'frames and 8 pixels a side.'
     )
   if not 0 < frameskip <= MAX_FRAMESKIP:
     raise ValueError(
