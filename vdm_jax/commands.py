@@ -22,7 +22,7 @@ from vdm_jax.results import (
   save_samples,
   small_videos,
 )
-from vdm_jax.training import loop
+from vdm_jax.training import foreign, loop
 from vdm_jax.training.sampling import VideoSampler
 from vdm_jax.training.step_directory import StepDirectory
 from vdm_jax.training.transfer import transfer
@@ -84,13 +84,17 @@ def _trained(parts: job.Job, workdir: pathlib.Path) -> dict[str, Any]:
   """
   if not parts.init or StepDirectory(workdir / 'checkpoints').newest({}) >= 0:
     return {}
-  initial = {
-    '' if part == 'all' else part: load(path).params
-    for part, path in parts.init.items()
-  }
   fresh = jax.eval_shape(
     lambda key: parts.system.init(key, parts.video_shape), jax.random.key(0)
   )
+  initial = {
+    '' if part == 'all' else part: foreign.start(
+      path, fresh, parts.system, part
+    )
+    if pathlib.Path(path).is_file()
+    else load(path).params
+    for part, path in parts.init.items()
+  }
   print(transfer(fresh, initial)[1], flush=True)
   return initial
 

@@ -1,6 +1,6 @@
 """Conditioning vectors: noise level, class, text and free ones, by one MLP.
 
-    e_0 = W_n sinusoid(logsnr) + sum_i E_i[attribute i of label] + text
+    e_0 = W_n sinusoid(place of logsnr) + sum_i E_i[attribute i of label] + text
           + W_v visual + W_c c
     e_{k+1} = W_k SiLU(e_k)
 
@@ -10,12 +10,16 @@ embedding of zeros means "nothing known": a learned one stands in its place.
 """
 
 import math
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
+
+NoiseLevel = Literal['logsnr', 'linear', 'cosine']
 
 # The frequencies below are the usual ones.  With 8 positions the fastest turns
 # once in 0.8 of log SNR; the usual 1000 positions over the paper's [-20, 20]
@@ -23,21 +27,44 @@ from jax.typing import DTypeLike
 _POSITIONS_PER_LOGSNR = 8.0
 
 
-def sinusoid(logsnr: Array, dim: int) -> Array:
-  """Returns [..., dim] sines and cosines of `logsnr` [...], float32."""
+def _discrete(betas: np.ndarray) -> np.ndarray:
+  """log SNR of each step of a discrete schedule, decreasing."""
+  kept = np.cumprod(1 - betas)
+  return np.log(kept) - np.log1p(-kept)
+
+
+def _cosine_betas(steps: int) -> np.ndarray:
+  t = np.arange(steps + 1) / steps
+  kept = np.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+  return np.minimum(1 - kept[1:] / kept[:-1], 0.999)
+
+
+_STEPS = {
+  'linear': _discrete(np.linspace(1e-4, 0.02, 1000)),  # Ho et al. 2020
+  'cosine': _discrete(_cosine_betas(1000)),  # Nichol and Dhariwal 2021
+}
+
+
+def position(logsnr: Array, noise_level: NoiseLevel) -> Array:
+  """Returns the place of a log SNR in a network's sinusoid.
+
+  Args:
+    logsnr: any shape.
+    noise_level: 'logsnr' is 8 places for each unit of it; 'linear' and 'cosine'
+      are the steps, from 0 to 999, of a discrete schedule, between them too.
+  """
+  if noise_level == 'logsnr':
+    return _POSITIONS_PER_LOGSNR * logsnr
+  known = _STEPS[noise_level]
+  return jnp.interp(-logsnr, -known, np.arange(len(known), dtype=np.float32))
+
+
+def sinusoid(position: Array, dim: int) -> Array:
+  """Returns [..., dim] sines and cosines of places [...], float32."""
   half = dim // 2
   frequency = jnp.exp(-math.log(1e4) * jnp.arange(half) / half)
-  angle = (
-    _POSITIONS_PER_LOGSNR
-    * logsnr[..., None]
-    * frequency.reshape((1,) * logsnr.ndim + (-1,))
-  )
+  angle = position[..., None] * frequency.reshape((1,) * position.ndim + (-1,))
   return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-
-
-def frame_embedding(frame: Array, dim: int) -> Array:
-  """Returns [..., dim] sines and cosines of the places of frames [...]."""
-  return sinusoid(frame / _POSITIONS_PER_LOGSNR, dim)
 
 
 def count(classes: tuple[int, ...]) -> int:
@@ -52,6 +79,7 @@ class ConditionEmbedding(nn.Module):
     features: width of the embedding and of the MLP.
     num_layers: dense layers from the sinusoid to the result, at least 1.
     sinusoid_dim: number of sines and cosines of the noise level.
+    noise_level: what these are of, see `position`.
     classes: sizes of the attributes that make up a class, e.g. (4, 6) for 4
       shapes in 6 colours, where label 6 s + c is shape s in colour c; (101,)
       for plain classes; () for none.  Each attribute has its own table, so
@@ -63,6 +91,7 @@ class ConditionEmbedding(nn.Module):
   features: int
   num_layers: int
   sinusoid_dim: int
+  noise_level: NoiseLevel = 'logsnr'
   classes: tuple[int, ...] = ()
   dtype: DTypeLike = jnp.float32
 
@@ -88,7 +117,8 @@ class ConditionEmbedding(nn.Module):
     def dense(name):
       return nn.Dense(self.features, dtype=self.dtype, name=name)
 
-    e = dense('noise_level')(sinusoid(logsnr, self.sinusoid_dim))[:, None]
+    place = position(logsnr, self.noise_level)
+    e = dense('noise_level')(sinusoid(place, self.sinusoid_dim))[:, None]
     if self.classes:
       num_classes = count(self.classes)
       if label is None:

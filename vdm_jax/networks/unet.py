@@ -33,7 +33,11 @@ from vdm_jax.networks.blocks import (
   nearest_upsample,
 )
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import ConditionEmbedding, count
+from vdm_jax.networks.embeddings import (
+  ConditionEmbedding,
+  NoiseLevel,
+  count,
+)
 from vdm_jax.networks.normalization import GroupNorm
 from vdm_jax.networks.text import AttentionPooling, NullText, VisualTokens
 
@@ -55,6 +59,8 @@ class UNet(nn.Module):
       block, those of resampling too; 0 is VDM.
     embedding_dim: width of the conditioning embedding.
     embedding_layers: layers of its MLP.
+    noise_level: how the network is told it, see `embeddings.position`; 'linear'
+      and 'cosine' are for networks of other libraries, see `foreign`.
     classes: sizes of the attributes that make up `label`, see
       `ConditionEmbedding`; () for none.
     text_dim: width of the text encoder's tokens; 0 for no text.
@@ -85,6 +91,7 @@ class UNet(nn.Module):
   temporal_convolutions: int = 0
   embedding_dim: int = 1024
   embedding_layers: int = 4
+  noise_level: NoiseLevel = 'logsnr'
   classes: tuple[int, ...] = ()
   text_dim: int = 0
   visual_dim: int = 0
@@ -242,6 +249,7 @@ class UNet(nn.Module):
       self.embedding_dim,
       self.embedding_layers,
       sinusoid_dim=self.width,
+      noise_level=self.noise_level,
       classes=self.classes,
       dtype=self.dtype,
       name='embedding',

@@ -17,7 +17,7 @@ from jax import Array
 from vdm_jax.diffusion import decomposed
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.parameterization import Parameterization
-from vdm_jax.networks.embeddings import frame_embedding
+from vdm_jax.networks.embeddings import sinusoid
 from vdm_jax.systems.draw import conditions, dropout
 from vdm_jax.systems.protocol import Params
 
@@ -132,7 +132,7 @@ class Generators:
   def _told(self, noise: BaseResidual, num_frames: int) -> Array:
     """What the residual generator knows of each frame, [B or 1, F, D]."""
     frames = jnp.arange(num_frames) - noise.index(num_frames)
-    told = frame_embedding(frames, _FRAME_DIM)[None]
+    told = sinusoid(frames, _FRAME_DIM)[None]
     if not self.told_share:
       return told
     share = jnp.atleast_2d(noise.shares(num_frames))

@@ -18,7 +18,7 @@ from jax import Array
 
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.schedules import Cosine, Schedule
-from vdm_jax.networks.embeddings import sinusoid
+from vdm_jax.networks.embeddings import position, sinusoid
 from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import Batch, Cond, Params
 from vdm_jax.systems.vdm import VDM
@@ -96,7 +96,7 @@ class SuperResolution(VDM):
   ) -> Array:
     """Returns what the network predicts, given 'low' and 'low_logsnr' too."""
     low = jax.image.resize(given['low'], z.shape, 'bilinear')
-    told = sinusoid(given['low_logsnr'], _LEVEL_DIM)
+    told = sinusoid(position(given['low_logsnr'], 'logsnr'), _LEVEL_DIM)
     z = jnp.concatenate([z, low], -1)
     return super().output(params, z, logsnr, given, cond=told, **options)
 
