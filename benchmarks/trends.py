@@ -1,14 +1,15 @@
 """Orderings that the papers report, seen at a size that two cores can train.
 
   python benchmarks/trends.py --study images,borders --seeds 0,1,2
+  python benchmarks/trends.py --study share,pretraining,training --seeds 0,1,2
   python benchmarks/trends.py --table
 
 A study is a list of cells, each a config with some fields changed, and a
 measurement of the model that it trains.  Every (study, cell, seed) that is done
 is a line of the results file; the same command goes on with those that are
 not, on any machine that has the file, and a training run that was cut off goes
-on from its checkpoint.  Cells of different studies with the same config share
-one run.
+on from its checkpoint.  Cells of different studies that are the same share one
+run and one measurement.
 """
 
 import argparse
@@ -22,17 +23,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import vdm_jax
+from vdm_jax import samplers
+from vdm_jax.data.moving_shapes_measure import measure
 from vdm_jax.data.moving_shapes_score import score
 from vdm_jax.data.pixels import to_float
 from vdm_jax.data.registry import build_source
 from vdm_jax.diffusion import gaussian
+from vdm_jax.metrics import frechet
+from vdm_jax.metrics.moments import Moments
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'trends.jsonl'
@@ -42,17 +47,36 @@ Measured = dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
+class Cell:
+  """A model to train.
+
+  Attributes:
+    fields: of the config to change.
+    variant: of the config.
+    base: the cell whose model the base generator starts from, if any.
+  """
+
+  fields: Mapping[str, Any]
+  variant: str = ''
+  base: Self | None = None
+
+  def changed(self, fields: Mapping[str, Any]) -> Self:
+    """The same with other fields."""
+    return dataclasses.replace(self, fields={**self.fields, **fields})
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
   """Cells to compare.
 
   Attributes:
     title: what the paper says.
-    cells: fields of the config to change, by the cell's name.
+    cells: by name.
     measure: (model, config, seed) -> numbers.
   """
 
   title: str
-  cells: Mapping[str, Mapping[str, Any]]
+  cells: Mapping[str, Cell]
   measure: Callable[[vdm_jax.Model, dict[str, Any], int], Measured]
 
 
@@ -154,6 +178,59 @@ def borders(model, config, seed) -> Measured:
   return result
 
 
+# --- VideoFusion Tables 5, 6 and 7 --------------------------------------------
+
+CELLS = 4  # a side
+
+
+def fusion_quality(model, config, seed) -> Measured:
+  """The exact evaluation of 64 samples, and its parts frame by frame.
+
+  frames with one object   share of frames
+  colour as asked          share of these
+  colour kept              share of neighbours that both show one object
+  ground's change          largest of a clip, mean of the clips; range 1
+  Frechet distance         to 1024 held-out clips, of the mean and the standard
+                           deviation over time of 4 x 4 cells
+  """
+  num = 64
+  clips, label = held_out(config['data'], 1024)
+  label = label[:num]
+  videos = model.sample(
+    jax.random.key(seed),
+    num,
+    label=label,
+    batch_size=32,
+    sampler=samplers.DDIM(),
+    num_steps=32,
+  )
+  shares = score(videos, **rules(config['data'])).summary()
+  result = {k: shares[k] for k in ('objects', 'constancy', 'background')}
+  largest = config['data']['radius'][1]
+  found = measure(0.5 + 0.5 * np.clip(videos, -1.0, 1.0), largest)
+  network = config['network']
+  classes = network.get('classes') or network['prior']['classes']
+  colour = np.unravel_index(label, classes)[1][:, None]
+  kept = found.colour[:, 1:] == found.colour[:, :-1]
+  both = found.whole[:, 1:] & found.whole[:, :-1]
+  result['frames with one object'] = float(found.whole.mean())
+  asked = (found.colour == colour)[found.whole]
+  result['colour as asked'] = float(asked.mean())
+  result['colour kept'] = float(kept[both].mean())
+  result["ground's change"] = float(found.flicker.mean())
+  real, generated = (Moments.of(cells(x)) for x in (clips, videos))
+  result['Frechet distance'] = frechet.distance(real, generated)
+  return result
+
+
+def cells(videos: np.ndarray) -> np.ndarray:
+  """Mean and standard deviation over time of each cell, [N, 96]."""
+  n, f, h, w, c = videos.shape
+  means = videos.reshape(n, f, CELLS, h // CELLS, CELLS, w // CELLS, c)
+  means = means.mean((3, 5))
+  return np.concatenate([means.mean(1), means.std(1)], -1).reshape(n, -1)
+
+
 # --- the studies --------------------------------------------------------------
 
 SMALL = {
@@ -162,10 +239,24 @@ SMALL = {
   'sample.batch_size': 1,
 }
 IMAGES = {
-  f'{k} images': {**SMALL, 'train.num_steps': 600, 'train.num_images': k}
+  f'{k} images': Cell({**SMALL, 'train.num_steps': 600, 'train.num_images': k})
   for k in (0, 4, 8)
 }
-BORDERS = {**SMALL, 'train.num_steps': 1500, 'train.num_images': 8}
+BORDERS = Cell({**SMALL, 'train.num_steps': 1500, 'train.num_images': 8})
+# The base generator learns from other pictures than the videos, as in the
+# paper: other shapes, on other grounds.
+PICTURES = Cell(
+  {
+    **SMALL,
+    'train.batch_size': 16,
+    'train.num_steps': 600,
+    'data.shapes': ('triangle', 'cross'),
+    'data.backgrounds': ('striped', 'checkered'),
+  },
+  'image',
+)
+SCRATCH = Cell({**SMALL, 'train.num_steps': 500}, 'videofusion')
+FUSION = dataclasses.replace(SCRATCH, base=PICTURES)
 STUDIES = {
   'images': Study(
     'VDM Table 4: 0, 4 and 8 independent images beside each video, in rising '
@@ -179,21 +270,57 @@ STUDIES = {
     {'8 images': BORDERS},
     borders,
   ),
+  'share': Study(
+    'VideoFusion Table 5: base shares of 0.25 and 0.5 are better than 0.1 and '
+    '0.75; its section 5 hopes for shares fitted to each video',
+    {
+      **{
+        f'base share {s}': FUSION.changed({'system.noise.base_share': s})
+        for s in (0.1, 0.25, 0.75)
+      },
+      'base share 0.5': FUSION,
+      'fitted shares': FUSION.changed({'system.fitted_share': True}),
+    },
+    fusion_quality,
+  ),
+  'pretraining': Study(
+    'VideoFusion Table 6: better with a pretrained base generator, and better '
+    'than VDM without one',
+    {
+      'VDM': Cell(SCRATCH.fields),
+      'without pretraining': SCRATCH,
+      'with pretraining': FUSION,
+    },
+    fusion_quality,
+  ),
+  'training': Study(
+    'VideoFusion Table 7: a fixed base generator, a trained one, and one whose '
+    'gradient stops at the base frame, in rising order of quality',
+    {
+      'fixed': FUSION.changed({'system.training': 'fixed'}),
+      'without stop-gradient': FUSION.changed({'system.training': 'joint'}),
+      'with stop-gradient': FUSION,
+    },
+    fusion_quality,
+  ),
 }
 
 
 # --- the runner ---------------------------------------------------------------
 
 
-def train(config: Mapping[str, Any], seed: int, runs: pathlib.Path):
+def train(cell: Cell, seed: int, runs: pathlib.Path) -> pathlib.Path:
   """Trains a cell's model, or goes on with it; returns its workdir."""
-  flags = {**config, 'seed': seed}
-  name = hashlib.sha256(json.dumps(flags, sort_keys=True).encode()).hexdigest()
-  workdir = runs / name[:12]
+  flags = {**cell.fields, 'seed': seed}
+  base = train(cell.base, seed, runs) if cell.base else None
+  name = f'{CONFIG}:{cell.variant}'.rstrip(':')
+  said = json.dumps([name, flags, base and base.name], sort_keys=True)
+  workdir = runs / hashlib.sha256(said.encode()).hexdigest()[:12]
   done = workdir / 'trained'
   if not done.exists():
-    command = [sys.executable, '-m', 'vdm_jax.main', f'--config={CONFIG}']
+    command = [sys.executable, '-m', 'vdm_jax.main', f'--config={name}']
     command += [f'--config.{k}={v}' for k, v in flags.items()]
+    command += [f'--config.init.base={base.resolve()}'] if base else []
     command.append(f'--workdir={workdir.resolve()}')
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
@@ -210,17 +337,21 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def run(study: str, cell: str, seed: int, args: argparse.Namespace) -> None:
   """Trains and measures one cell, and appends its line."""
-  config = STUDIES[study].cells[cell]
+  chosen = STUDIES[study].cells[cell]
   start = time.monotonic()
-  workdir = train(config, seed, args.runs)
-  model = vdm_jax.load(workdir)
-  full = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+  workdir = train(chosen, seed, args.runs)
+  measure_it = STUDIES[study].measure
+  measured = workdir / f'{measure_it.__name__}.json'
+  if not measured.exists():
+    config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
+    numbers = measure_it(vdm_jax.load(workdir), config, seed)
+    measured.write_text(json.dumps(numbers), encoding='utf-8')
   line = {
     'study': study,
     'cell': cell,
     'seed': seed,
-    'config': dict(config),
-    'result': STUDIES[study].measure(model, full, seed),
+    'config': dict(chosen.fields),
+    'result': json.loads(measured.read_text(encoding='utf-8')),
     'seconds': round(time.monotonic() - start),
     'machine': f'{platform.machine()}, {os.cpu_count()} cores, '
     f'{jax.devices()[0].platform}',
