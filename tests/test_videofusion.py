@@ -11,18 +11,19 @@ import pytest
 from vdm_jax import samplers
 from vdm_jax.config import ConfigError
 from vdm_jax.diffusion import decomposed, gaussian
-from vdm_jax.diffusion.noise import BaseResidual, Independent
+from vdm_jax.diffusion.noise import BaseResidual, Independent, Mixed
 from vdm_jax.diffusion.parameterization import Eps, V
 from vdm_jax.diffusion.schedules import Cosine
 from vdm_jax.model import Model
 from vdm_jax.networks.prior import Prior
 from vdm_jax.networks.unet import UNet
 from vdm_jax.systems import shares
+from vdm_jax.systems.draw import draw
 from vdm_jax.systems.prior import EmbeddingPrior
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import build_system
 from vdm_jax.systems.videofusion import VideoFusion
-from vdm_jax.training.sampling import SampleSettings
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 SHAPE = (6, 8, 8, 3)
 BASE = 2  # frame 3 of 6, counted from 1
@@ -267,7 +268,8 @@ def gradients(training):
   own = jnp.arange(6)[None] == BASE
 
   def part(params, frames):
-    output = vf._generators(params, z, logsnr, drawn, vf.noise)
+    key = jax.random.key(0)
+    output = vf._generators(params, z, logsnr, drawn, vf.noise, key=key)
     error = jnp.square(output - drawn['eps']).mean((2, 3, 4))
     return (error * frames).sum() / error.size
 
@@ -293,6 +295,26 @@ def test_only_its_own_frame_trains_the_base_generator():
     whole['base'],
     own['base'],
   )
+
+
+def test_guidance_in_sampling_reaches_all_whatever_training_was():
+  """Reconstruction guidance differentiates the model that sampling has."""
+  observed = jnp.asarray(known())
+  mask = (jnp.arange(6) == 5).reshape(1, 6, 1, 1, 1)  # not the base frame
+
+  def run(training):
+    vf = system(training=training)
+    options = {'sampler': samplers.DDIM(), 'num_steps': 3}
+    cond = {'visual': jnp.ones((2, 5))}
+    return jax.jit(
+      lambda params: vf.sample_given(
+        params, jax.random.key(0), observed, mask, cond=cond, **options
+      )
+    )(params_of())
+
+  joint = run('joint')
+  for training in ('stop_gradient', 'fixed'):
+    np.testing.assert_allclose(run(training), joint, atol=1e-5)
 
 
 def test_joint_and_fixed_training_are_what_table_7_compares():
@@ -322,6 +344,25 @@ def test_images_train_the_base_generator_alone():
   apart = jax.tree.map(lambda x, y: float(jnp.abs(x - y).max()), a, b)
   assert max(jax.tree.leaves(apart['residual'])) < 1e-6
   assert max(jax.tree.leaves(apart['base'])) > 1e-4
+
+
+@pytest.mark.parametrize('prior', [BaseResidual(), Mixed()])
+def test_images_have_noise_of_their_own(prior):
+  """Not that which the frames of their videos share."""
+  drawn = draw(
+    jax.random.key(0),
+    {
+      'video': jnp.zeros((4, 6, 16, 16, 3)),
+      'images': jnp.zeros((4, 1, 16, 16, 3)),
+    },
+    schedule=Cosine(),
+    noise=prior,
+  )
+  eps, image = (np.asarray(drawn[k]) for k in ('eps', 'image_eps'))
+  size = image[:, 0].size
+  for frame in range(6):
+    found = np.mean(eps[:, frame] * image[:, 0])
+    assert abs(found) < 5 / size**0.5, frame
 
 
 # --- the prior ---------------------------------------------------------------
@@ -629,6 +670,30 @@ def test_videos_of_one_content_have_one_base_frame():
   assert drawn.shape == (2, *SHAPE)
   with pytest.raises(ValueError, match='give 2 whole numbers'):
     m.sample(jax.random.key(0), 2, content=[0, 1, 2])
+
+
+def test_content_and_motion_hold_across_batches_of_sampling():
+  """One number is one noise, however many videos are drawn at once."""
+  vf = system()
+  x = {}
+  for size in (2, 4):
+    settings = SampleSettings(
+      sampler=samplers.DDIM(), num_steps=2, batch_size=size
+    )
+    draw_videos = VideoSampler(vf, SHAPE, settings)
+    x[size] = draw_videos(
+      params_of(),
+      jax.random.key(0),
+      4,
+      {'visual': np.ones((4, 5), 'f4'), 'content': np.array([0, 0, 0, 1])},
+      show_progress=False,
+    )
+  np.testing.assert_allclose(x[2], x[4], atol=1e-4)
+  base = x[2][:, BASE]
+  np.testing.assert_allclose(base[:2], base[1:3], atol=1e-4)
+  assert np.abs(base[2] - base[3]).max() > 1e-2
+  frame = x[2][:, 5]  # residual noise is not shared, within or across batches
+  assert min(np.abs(frame[0] - frame[i]).max() for i in (1, 2)) > 1e-2
 
 
 def test_other_noise_has_no_content():

@@ -264,6 +264,7 @@ class _Generated:
   def __call__(self, first: int, count: int) -> np.ndarray:
     protocol, model = self._protocol, self._model
     key = jax.random.fold_in(jax.random.key(protocol.seed), first)
+    key, more_key = jax.random.split(key)
     asked: dict[str, Any] = {
       name: values[first : first + count]
       for name, values in (('label', self._label), ('prompt', self._prompt))
@@ -276,8 +277,7 @@ class _Generated:
       known = model.sample(key, count, batch_size=size, **asked)
     if known.shape[1] >= self._num_frames:
       return to_uint8(known[:, : self._num_frames])
-    key = jax.random.fold_in(key, 1)
-    return to_uint8(model.extend(key, known, self._num_frames, **asked))
+    return to_uint8(model.extend(more_key, known, self._num_frames, **asked))
 
   def _begin(self, first: int, count: int) -> np.ndarray:
     """What each video begins with: `per_clip` neighbours share a real clip."""

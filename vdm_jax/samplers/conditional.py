@@ -18,7 +18,9 @@ do not continue the known ones, and no number of steps repairs that.  Guidance
 adds the missing gradient of log q(x^a | z), approximated by a Gaussian.
 
 Everything here maps a DenoiseFn to a DenoiseFn or a corrector to a corrector,
-and so works with every sampler, corrector, noise prior and guidance.
+and so works with every sampler, corrector and guidance, and but for redrawing
+with every noise prior: `samplers.correlated` has eq. (7) where frames share
+noise.
 """
 
 import dataclasses
@@ -35,6 +37,7 @@ from jax.typing import ArrayLike
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.samplers import correlated
 from vdm_jax.samplers.guidance import clip
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
 from vdm_jax.samplers.measurements import Measure, region, together
@@ -42,7 +45,13 @@ from vdm_jax.shapes import DenoiseFn, LogSNR, PRNGKey, Video
 
 
 def guide_by_reconstruction(
-  denoise: DenoiseFn, measure: Measure, value: Any, weight: float
+  denoise: DenoiseFn,
+  measure: Measure,
+  value: Any,
+  weight: float,
+  *,
+  covariance: Array | None = None,
+  known: Any = True,
 ) -> DenoiseFn:
   """Pulls x_hat towards videos that measure `value`, eq. (7) and (8).
 
@@ -52,18 +61,33 @@ def guide_by_reconstruction(
     measure: a differentiable map from a video to a tree of arrays.
     value: what it should give, of the same structure.
     weight: w_r; 0 is no guidance.
+    covariance: K of noise that frames share, [F, F] or [B, F, F], see
+      `samplers.correlated`; None is independent noise.
+    known: with a covariance, which numbers are known, a tree like `value`, each
+      broadcastable to it; True is all.
   """
+  precisions: Any = None
+  if covariance is not None:
+    correlated.check_measure(value, covariance.shape[-1])
+    known = jax.tree.map(lambda _: True, value) if known is True else known
+    precisions = jax.tree.map(
+      lambda _, known: correlated.precision(covariance, known), value, known
+    )
 
   def guided(z: Video, logsnr: LogSNR) -> Video:
     x_hat, pull_back = jax.vjp(lambda z: denoise(z, logsnr), z)
     gradient = pull_back(jax.grad(squared_error)(x_hat))[0]
+    if covariance is not None:
+      gradient = correlated.over_frames(covariance, gradient)
     return x_hat - 0.5 * weight * gaussian.alpha(logsnr) * gradient
 
   def squared_error(x_hat: Array) -> Array:
-    errors = jax.tree.map(
-      lambda known, guess: jnp.sum((known - guess) ** 2), value, measure(x_hat)
-    )
-    return jax.tree.reduce(jnp.add, errors)
+    errors = jax.tree.map(jnp.subtract, value, measure(x_hat))
+    if covariance is None:
+      squares = jax.tree.map(lambda error: jnp.sum(error**2), errors)
+    else:
+      squares = jax.tree.map(correlated.squared, errors, precisions)
+    return jax.tree.reduce(jnp.add, squares)
 
   return guided
 
@@ -129,6 +153,7 @@ def sample_given(
   redraw: bool = False,
   measure: Measure | None = None,
   value: Any = None,
+  measured: ArrayLike = True,
   shape: tuple[int, ...] | None = None,
   clipped: bool = False,
   noise: NoisePrior = Independent(),
@@ -157,6 +182,8 @@ def sample_given(
     measure: something else that is known, see `guide_by_reconstruction`;
       needs method 'reconstruction'.
     value: what `measure` gives for the true video.
+    measured: which of these numbers are known, broadcastable to `value`; says
+      what noise that frames share needs to know.
     shape: (B, F, H, W, C); None takes what observed and mask broadcast to.
     clipped: whether the guided x_hat is clipped to [-1, 1].
     noise: the noise prior that the denoiser was trained with.
@@ -168,7 +195,8 @@ def sample_given(
 
   Raises:
     ValueError: for an unknown method, a measure that the method ignores or
-      that has no value, arrays that do not fit, or pixels out of range.
+      that has no value, arrays that do not fit, pixels out of range, or
+      `redraw` under noise that frames share.
   """
   if method not in ('reconstruction', 'replacement'):
     raise ValueError(
@@ -180,19 +208,29 @@ def sample_given(
     raise ValueError(
       'method="replacement" cannot use a measure: choose "reconstruction".'
     )
+  independent = isinstance(noise, Independent)
+  if redraw and not independent:
+    raise ValueError(
+      'redraw=True draws the noise of known pixels apart from that of others, '
+      f'but {type(noise).__name__} lets frames share noise: set redraw=False.'
+    )
   shape = _checked_shape(jnp.shape(observed), jnp.shape(mask), shape)
   if clipped:
     _check_range(observed, mask)
   mask = jnp.asarray(mask, bool)
-  observed = jnp.asarray(observed, jnp.float32)
-  known, target = region(mask), observed
+  observed = jnp.broadcast_to(jnp.asarray(observed, jnp.float32), shape)
+  known, target, where = region(mask), jnp.where(mask, observed, 0.0), mask
   if measure is not None:
     _check_value(measure, value, shape)
-    known, target = together(known, measure), (observed, value)
+    known, target = together(known, measure), (target, value)
+    where = mask, measured
 
   given = denoise
   if method == 'reconstruction':
-    given = guide_by_reconstruction(denoise, known, target, weight)
+    covariance = None if independent else noise.covariance(shape[1])
+    given = guide_by_reconstruction(
+      denoise, known, target, weight, covariance=covariance, known=where
+    )
   if redraw:
     corrector = Redraw(observed, mask, corrector)
   else:

@@ -33,6 +33,15 @@ def conditions(networks: Sequence[Any]) -> list[str]:
   return [*names, 'visual'] if most(networks, 'visual_dim') else names
 
 
+def aside(key: Array, number: int) -> Array:
+  """Returns a key beside those that `key` is split into.
+
+  These are fold_in(key, 0), fold_in(key, 1), ...: small numbers would be used
+  twice.
+  """
+  return jax.random.fold_in(key, 2**31 + number)
+
+
 def dropout(key: Array | None) -> dict[str, Any]:
   """Returns the arguments that turn dropout on; none where there is no key."""
   return {} if key is None else {'train': True, 'rngs': {'dropout': key}}
@@ -93,7 +102,7 @@ def draw(
     shown = hide(given, jax.random.bernoulli(key, dropout, lead), num_classes)
     return {prefix + name: value for name, value in shown.items()}
 
-  time_key, noise_key, cond_key = jax.random.split(key, 3)
+  time_key, noise_key, cond_key, *image_keys = jax.random.split(key, 5)
   video = batch['video']
   drawn = {
     'video': video,
@@ -102,11 +111,10 @@ def draw(
     **cond(cond_key, '', video.shape[:1]),
   }
   if 'images' in batch:
-    noise_key, cond_key = jax.random.split(jax.random.fold_in(key, 1))
     drawn['images'] = batch['images']
     # A single frame sees standard Gaussian noise under every prior.
-    drawn['image_eps'] = jax.random.normal(noise_key, batch['images'].shape)
-    drawn |= cond(cond_key, 'image_', batch['images'].shape[:2])
+    drawn['image_eps'] = jax.random.normal(image_keys[0], batch['images'].shape)
+    drawn |= cond(image_keys[1], 'image_', batch['images'].shape[:2])
   return drawn
 
 

@@ -42,8 +42,9 @@ class Generators:
     base: image network.
     residual: video network, told each frame's place by `cond` [B, F, D].
     parameterization: what both predict.
-    training: where gradients reach the base generator: from its own frame,
-      'stop_gradient'; from all, 'joint'; from none, 'fixed' (Table 7).
+    training: where gradients of the loss reach the base generator: from its
+      own frame, 'stop_gradient'; from all, 'joint'; from none, 'fixed' (Table
+      7).  Reconstruction guidance, in sampling, needs and has them all.
     told_share: whether the residual generator is told the base shares.
   """
 
@@ -96,6 +97,7 @@ class Generators:
       num_images: K, trailing frames that are images: the base generator's.
       key: for dropout; None is sampling.
     """
+    training = 'joint' if key is None else self.training
     frames, images = jnp.split(z, [z.shape[1] - num_images], 1)
     num_frames = frames.shape[1]
     index, share = noise.index(num_frames), noise.shares(num_frames)
@@ -110,10 +112,10 @@ class Generators:
       cond,
       num_images=num_images,
     )
-    if self.training == 'fixed':
+    if training == 'fixed':
       own = jax.lax.stop_gradient(own)
     base = own[:, :1]
-    if self.training == 'stop_gradient':
+    if training == 'stop_gradient':
       base = jax.lax.stop_gradient(base)
     base_noise = self.parameterization.predict(base, base_frame, logsnr).eps_hat
     rest = self._apply(

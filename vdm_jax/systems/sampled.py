@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -16,7 +15,7 @@ from vdm_jax import samplers
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import with_nothing
+from vdm_jax.systems.draw import aside, with_nothing
 from vdm_jax.systems.protocol import Cond, Params
 from vdm_jax.systems.trained import Trained
 
@@ -63,7 +62,7 @@ class Sampled(Trained):
     See `samplers.conditional.sample_given`, which takes the options too.
     """
     shape = jnp.broadcast_shapes(jnp.shape(observed), jnp.shape(mask))
-    cond = self.complete(params, _aside(key), shape, cond or {})
+    cond = self.complete(params, aside(key, 0), shape, cond or {})
     return conditional.sample_given(
       key,
       self.denoiser(params, cond, guidance_scale),
@@ -101,7 +100,7 @@ class Sampled(Trained):
       guidance_scale: classifier-free guidance; 1 is none.
       progress: called on the host with the number of finished steps.
     """
-    cond = self.complete(params, _aside(key), shape, cond or {})
+    cond = self.complete(params, aside(key, 0), shape, cond or {})
     return samplers.sample(
       key,
       guidance.clip(self.denoiser(params, cond, guidance_scale)),
@@ -113,8 +112,3 @@ class Sampled(Trained):
       noise=self.noise_given(cond),
       progress=progress,
     )
-
-
-def _aside(key: Array) -> Array:
-  """A stream of its own beside those of a sampler's steps."""
-  return jax.random.fold_in(key, 2**31)

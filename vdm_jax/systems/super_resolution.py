@@ -20,6 +20,7 @@ from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.networks.embeddings import position, sinusoid
 from vdm_jax.samplers.measurements import lower_resolution
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Batch, Cond, Params
 from vdm_jax.systems.vdm import VDM
 
@@ -76,7 +77,7 @@ class SuperResolution(VDM):
     drawn = super().draw(key, batch)
     video = batch['video']
     frames = video.shape[1] + batch.get('images', video[:, :0]).shape[1]
-    level_key, noise_key = jax.random.split(jax.random.fold_in(key, 3))
+    level_key, noise_key = jax.random.split(aside(key, 0))
     shape = (len(video), frames, *self._small(video.shape[2:4]), video.shape[4])
     return drawn | {
       'low_logsnr': self.augmentation(jax.random.uniform(level_key, shape[:1])),

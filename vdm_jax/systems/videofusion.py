@@ -18,6 +18,7 @@ from jax import Array
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.noise import NoisePrior
 from vdm_jax.systems import shares
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.generators import Generators, Training
 from vdm_jax.systems.prior import EmbeddingPrior, unit
 from vdm_jax.systems.protocol import Batch, Cond, Params
@@ -138,7 +139,7 @@ class VideoFusion(Sampled):
       wanted.append(shares.encode(batch['share']))
     if self.prior:
       vectors = jnp.concatenate(wanted, -1)
-      drawn |= self.prior.draw(jax.random.fold_in(key, 2), vectors)
+      drawn |= self.prior.draw(aside(key, 0), vectors)
     return drawn
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:

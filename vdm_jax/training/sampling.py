@@ -57,6 +57,9 @@ class SampleSettings:
         )
 
 
+_SHARED = {'content', 'motion'}  # see `BaseResidual`
+
+
 class VideoSampler:
   """Draws videos [N, F, H, W, C] from a system.
 
@@ -81,11 +84,14 @@ class VideoSampler:
     if mesh is not None:
       sharding.check_batch(mesh, settings.batch_size, 'config.sample')
 
-    def draw(params: Params, key: Array, cond: Cond) -> Array:
+    def draw(params: Params, key: Array, own_key: Array, cond: Cond) -> Array:
+      shape = settings.batch_size, *video_shape
+      if _SHARED & cond.keys():  # the noise is of all batches, this is not
+        cond = system.complete(params, own_key, shape, cond)
       videos = system.sample(
         params,
         key,
-        (settings.batch_size, *video_shape),
+        shape,
         cond=cond,
         sampler=settings.sampler,
         num_steps=settings.num_steps,
@@ -130,6 +136,11 @@ class VideoSampler:
       raise ValueError(f'{num} videos cannot be drawn: give at least 1.')
     size = self.settings.batch_size
     batches = -(-num // size)
+    cond = dict(cond or {})
+    shares_noise = bool(_SHARED & cond.keys())
+    if shares_noise:  # one key for all batches: who shares nothing says so too
+      apart = np.arange(num, dtype=np.int32)
+      cond = dict.fromkeys(_SHARED, apart) | cond
     videos = []
     with tqdm(
       total=batches * self.settings.num_steps,
@@ -140,8 +151,10 @@ class VideoSampler:
     ) as self._bar:
       for batch in range(batches):
         rows = np.arange(batch * size, (batch + 1) * size) % num
-        part = {name: value[rows] for name, value in (cond or {}).items()}
-        drawn = self._draw(params, jax.random.fold_in(key, batch), part)
+        part = {name: value[rows] for name, value in cond.items()}
+        own_key = jax.random.fold_in(key, batch)
+        noise_key = key if shares_noise else own_key
+        drawn = self._draw(params, noise_key, own_key, part)
         if jax.process_count() > 1:
           drawn = multihost_utils.process_allgather(drawn, tiled=True)
         videos.append(np.asarray(drawn))
@@ -168,13 +181,13 @@ def conditional_sampler(
 
   def draw(params, key, cond, observed, mask, seen):
     measure: Measure | None = None
-    value = None
+    value, measured = None, True
     if times:
-      small, there = seen
+      small, measured = seen
       shrink = lower_resolution(times)
       # A mean of n^2 pixels is known n times better than one of them.
       value = times * small
-      measure = lambda x: times * jnp.where(there, shrink(x), 0.0)  # noqa: E731
+      measure = lambda x: times * jnp.where(measured, shrink(x), 0.0)  # noqa: E731
 
     return system.sample_given(
       params,
@@ -186,6 +199,7 @@ def conditional_sampler(
       weight=settings.reconstruction_weight,
       measure=measure,
       value=value,
+      measured=measured,
       sampler=settings.sampler,
       num_steps=settings.num_steps,
       corrector=settings.corrector,
