@@ -134,7 +134,7 @@ def fuse(config: ConfigDict) -> None:
 
 
 def enlarge(config: ConfigDict) -> None:
-  """Super-resolution from the other variants' size, frame by frame."""
+  """Super-resolution from the other variants' size."""
   config.data.update(height=32, width=32)
   config.system.update(name='super_resolution', factor=2, augmented=0.1)
   config.network.update(classes=(), width=48, temporal=True)

@@ -1,12 +1,13 @@
 """Drawing the blocks of one long video with one model.
 
-What a video is asked to show is one thing for all of its blocks: a prior that
-makes embeddings makes them once.  With base_noise='fixed' the blocks also share
-the base noise of every step, and differ in the residual noise alone: what
+What a video is asked to show is one thing for all blocks of one model: a prior
+that makes embeddings makes them once.  With base_noise='fixed' the blocks also
+share the base noise of every step, and differ in the residual noise alone: what
 VideoFusion keeps content together by (section 4.6).
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from vdm_jax.conditions import Conditions
 from vdm_jax.data import visual
 from vdm_jax.data.pixels import to_uint8
 from vdm_jax.samplers import blocks
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.sampling import SampleSettings, conditional_sampler
 
@@ -61,6 +63,7 @@ class Drawing:
 
   def __call__(
     self,
+    key: Array,
     num: int,
     low: dict[int, np.ndarray] | None = None,
     times: int = 0,
@@ -76,6 +79,7 @@ class Drawing:
     """Returns what draws a block of `num` videos.
 
     Args:
+      key: of what the blocks share; each block has a key of its own too.
       num: videos.
       low: frames of the small video, by their place in the large one.
       times: how many times more rows and columns that has.
@@ -111,22 +115,17 @@ class Drawing:
           f'with videos that much smaller, not {max(times, 1)} times.'
         )
     draw = self._sampler(settings, method, 0 if enlarges else times)
+    rows = np.arange(num, dtype=np.int32)
     if base_noise == 'fixed':  # refuses a prior without base noise
-      self._system.noise_given({'content': np.arange(num)})
-    first: dict[str, Any] = {}
+      self._system.noise_given({'content': rows})
+    cond = self._completed(aside(key, 0), num, cond)
+    counted = itertools.count(1)  # 0 has a video that was drawn with this key
 
-    def draw_block(key, block, observed, mask):
-      if not first:
-        made = self._completed(key, num, cond)
-        first.update(key=key, cond=made, count=0)
-      given = first['cond']
+    def draw_block(block_key, block, observed, mask):
+      given, seen = cond, None
       if base_noise == 'fixed':
-        key = first['key']
-        rows = np.arange(num, dtype=np.int32)
-        motion = rows + num * first['count']
+        block_key, motion = key, rows + num * next(counted)
         given = {**given, 'content': rows, 'motion': motion}
-      first['count'] += 1
-      seen = None
       if low and enlarges:
         if missing := [f for f in block.frames if f not in low]:
           raise ValueError(
@@ -138,7 +137,7 @@ class Drawing:
         blank = np.zeros_like(low[0])
         there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
         seen = np.stack([low.get(f, blank) for f in block.frames], 1), there
-      return draw(self._params, key, given, observed, mask, seen)
+      return draw(self._params, block_key, given, observed, mask, seen)
 
     return draw_block
 

@@ -130,8 +130,10 @@ class Model:
         makes every k-th frame first, and this one those between.
       **options: label, prompt and image as for `sample`, None for no condition
         and no guidance; method, 'reconstruction' or 'replacement'; base_noise,
-        'fresh' for each block or 'fixed' (VideoFusion, section 4.6); fields
-        of `SampleSettings`, e.g. reconstruction_weight.
+        'fresh' for each block or 'fixed' (VideoFusion, section 4.6), which is
+        that of videos that `sample` drew with the same key and
+        content=range(B); fields of `SampleSettings`, e.g.
+        reconstruction_weight.
 
     Returns:
       float32 [B, num_frames, H, W, C], its first n frames as given.
@@ -142,13 +144,13 @@ class Model:
     known = blocks.frames_of(videos, self.video_shape[1:])
     window = self.video_shape[0]
     options['known'] = known
-    by_stride = {1: self._drawing(len(videos), **options)}
+    by_stride = {1: self._drawing(key, len(videos), **options)}
     if coarse is None:
       plan = blocks.extend(len(known), num_frames, window, overlap)
     else:
       factor = self._times_slower_than(coarse)
       plan = blocks.mixed(len(known), num_frames, window, factor, overlap)
-      by_stride[factor] = coarse._drawing(len(videos), **options)
+      by_stride[factor] = coarse._drawing(key, len(videos), **options)
 
     def draw(key, block, observed, mask):
       return by_stride[block.stride](key, block, observed, mask)
@@ -171,7 +173,7 @@ class Model:
     plan = blocks.interpolate(len(known), factor, self.video_shape[0])
     spread = {factor * frame: value for frame, value in known.items()}
     total = factor * (len(known) - 1) + 1
-    draw = self._drawing(len(videos), known=known, **options)
+    draw = self._drawing(key, len(videos), known=known, **options)
     shape = len(videos), *self.video_shape[1:]
     return blocks.run(key, draw, spread, shape, plan)[:, :total]
 
@@ -218,7 +220,7 @@ class Model:
       )
     plan = blocks.extend(0, total, window, overlap)
     low = {factor * frame: value for frame, value in small.items()}
-    draw = self._drawing(len(videos), low, times, **options)
+    draw = self._drawing(key, len(videos), low, times, **options)
     shape = len(videos), *self.video_shape[1:]
     return blocks.run(key, draw, {}, shape, plan)
 

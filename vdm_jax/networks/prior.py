@@ -1,6 +1,6 @@
 """A transformer from captions to visual embeddings, DALL-E 2's prior.
 
-    text tokens | class | noise level | noisy embedding | query
+    text tokens | noise level and class | noisy embedding | query
     -> causal transformer -> the query's output is the estimate
 
 VideoFusion, section 4.1: "a prior is also trained to generate latent embedding"

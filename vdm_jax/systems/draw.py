@@ -8,7 +8,7 @@ Independent images (VDM section 4.3.1) share the noise level of the video that
 they ride with; their noise and whether their condition is hidden are their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,13 +63,18 @@ def hide(cond: Cond, hidden: Array, num_classes: int) -> dict[str, Array]:
   return shown
 
 
+def guides(cond: Cond) -> bool:
+  """Whether conditions say what a video shows, not only how it is drawn."""
+  return bool({'label', 'tokens', 'visual'} & cond.keys())
+
+
 def with_nothing(cond: Cond | None, num_classes: int) -> dict[str, Array]:
   """Returns conditions [2 B, ...]: those given, then B times no condition.
 
   Raises:
-    ValueError: if nothing is given.
+    ValueError: if nothing is given to guide to.
   """
-  if not cond:
+  if not cond or not guides(cond):
     raise ValueError(
       'classifier-free guidance needs something to guide to: give labels or '
       'prompts, if the model was trained with them, or a guidance_scale of 1.'
@@ -137,3 +142,14 @@ def together(
   video = jnp.concatenate([video, drawn['images']], 1)
   eps = jnp.concatenate([eps, drawn['image_eps']], 1)
   return video, eps, cond, drawn['images'].shape[1]
+
+
+_RANKS = {'label': 1, 'tokens': 3, 'token_mask': 2, 'visual': 2}
+
+
+def of_video(cond: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the conditions of videos alone, [B, ...], of those `together`."""
+  return {
+    k: v[:, 0] if k in _RANKS and jnp.ndim(v) > _RANKS[k] else v
+    for k, v in cond.items()
+  }

@@ -18,20 +18,11 @@ from vdm_jax.diffusion import decomposed
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.parameterization import Parameterization
 from vdm_jax.networks.embeddings import sinusoid
-from vdm_jax.systems.draw import conditions, dropout
+from vdm_jax.systems.draw import conditions, dropout, of_video
 from vdm_jax.systems.protocol import Params
 
 Training = Literal['stop_gradient', 'joint', 'fixed']
 _FRAME_DIM = 64
-_RANKS = {'label': 1, 'tokens': 3, 'token_mask': 2, 'visual': 2}
-
-
-def of_video(cond: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the conditions of videos, [B, ...], without their images'."""
-  return {
-    k: v[:, 0] if k in _RANKS and jnp.ndim(v) > _RANKS[k] else v
-    for k, v in cond.items()
-  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +47,12 @@ class Generators:
 
   def check(self, video_shape: tuple[int, ...]) -> None:
     """Raises ValueError if videos [F, H, W, C] do not fit the networks."""
-    if getattr(self.base, 'temporal', False):
-      raise ValueError(
-        'the base generator sees one frame: set config.network.base.temporal '
-        'to False.'
-      )
+    for mixes in ('temporal', 'temporal_convolutions'):
+      if getattr(self.base, mixes, False):
+        raise ValueError(
+          f'the base generator sees one frame: set config.network.base.{mixes} '
+          f'to {False if mixes == "temporal" else 0}.'
+        )
     for network in (self.base, self.residual):
       network.check(video_shape[-3], video_shape[-2])
 

@@ -14,10 +14,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from vdm_jax import samplers
 from vdm_jax.diffusion import gaussian, times
 from vdm_jax.diffusion.schedules import Cosine, Schedule
+from vdm_jax.samplers import conditional
 from vdm_jax.samplers.guidance import classifier_free_together
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems.draw import conditions, with_nothing
@@ -95,16 +97,26 @@ class EmbeddingPrior:
     return classifier_free_together(denoise, self.guidance_scale)
 
   def sample(
-    self, params: Params, key: Array, shape: tuple[int, int], cond: Cond
+    self,
+    params: Params,
+    key: Array,
+    shape: tuple[int, int],
+    cond: Cond,
+    known: ArrayLike | None = None,
   ) -> Array:
-    """Returns vectors of `shape` [B, D]."""
-    drawn = samplers.sample(
+    """Returns vectors of `shape` [B, D] that begin with `known` [B, D']."""
+    given = jnp.zeros((shape[0], 0)) if known is None else jnp.asarray(known)
+    size = given.shape[1]
+    observed = jnp.pad(given, [(0, 0), (0, shape[1] - size)])
+    drawn = conditional.sample_given(
       key,
       self.denoiser(params, cond),
-      (shape[0], 1, 1, 1, shape[1]),
+      observed[:, None, None, None],
+      (jnp.arange(shape[1]) < size).reshape(1, 1, 1, 1, -1),
       schedule=self.schedule,
       sampler=samplers.DDIM(),
       num_steps=self.num_steps,
+      method='reconstruction' if size else 'replacement',
     )
     return drawn[:, 0, 0, 0]
 

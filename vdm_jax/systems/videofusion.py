@@ -96,7 +96,14 @@ class VideoFusion(Sampled):
   def check(self, video_shape: tuple[int, ...]) -> None:
     """Raises ValueError if videos [F, H, W, C] do not fit."""
     self._generators.check(video_shape)
-    self._noise({}).shares(video_shape[0])
+    noise = self._noise({})
+    noise.shares(video_shape[0])
+    own, usual = (n.index(video_shape[0]) for n in (noise, BaseResidual()))
+    if self.visual_dim and own != usual:
+      raise ValueError(
+        f'config.system.noise.base_frame={own} is not allowed with visual '
+        f'embeddings, which are of frame {usual}: leave it out.'
+      )
 
   def init(self, key: Array, video_shape: tuple[int, ...]) -> Params:
     """Returns fresh parameters: 'base', 'residual' and 'prior'."""
@@ -112,23 +119,19 @@ class VideoFusion(Sampled):
     """Numbers that the prior makes of a video: an embedding, and shares."""
     return self.visual_dim + num_frames * self.fitted_share
 
-  def noise_given(self, given: Mapping[str, Any]) -> NoisePrior:
-    """Also lets videos of a batch share noise by their labels."""
-    if 'label' in given and self.attributes and 'video' in given:
-      named = {'content': self.content, 'motion': self.motion}
-      given = dict(given) | {
-        name: shares.numbers(given['label'], self.attributes, chosen)
-        for name, chosen in named.items()
-        if chosen
-      }
-    return super().noise_given(given)
-
   def _noise(self, given: Mapping[str, Any]) -> BaseResidual:
     noise: Any = self.noise_given(given)
     return noise
 
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Adds every random choice, and what the prior is to make."""
+    if self.attributes:  # videos of a batch share noise by their labels
+      named = {'content': self.content, 'motion': self.motion}
+      batch = batch | {
+        name: shares.numbers(batch['label'], self.attributes, chosen)
+        for name, chosen in named.items()
+        if chosen
+      }
     if self.fitted_share:
       index = self._noise({}).index(batch['video'].shape[1])
       batch = batch | {'share': shares.fit(batch['video'], index)}
@@ -178,7 +181,8 @@ class VideoFusion(Sampled):
     if self.prior is None or all(name in cond for name in wanted):
       return cond
     size = shape[0], self._code_dim(shape[1])
-    made = self.prior.sample(params['prior'], key, size, cond)
+    known = cond.get('visual')
+    made = self.prior.sample(params['prior'], key, size, cond, known)
     visual, code = jnp.split(made, [self.visual_dim], 1)
     parts = {'visual': unit(visual), 'share': shares.decode(code)}
     return {name: parts[name] for name in wanted} | dict(cond)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from vdm_jax.samplers import Ancestral, Corrector, Sampler
 from vdm_jax.samplers.measurements import Measure, lower_resolution
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Cond, Params, System
 from vdm_jax.training import sharding
 
@@ -84,14 +85,11 @@ class VideoSampler:
     if mesh is not None:
       sharding.check_batch(mesh, settings.batch_size, 'config.sample')
 
-    def draw(params: Params, key: Array, own_key: Array, cond: Cond) -> Array:
-      shape = settings.batch_size, *video_shape
-      if _SHARED & cond.keys():  # the noise is of all batches, this is not
-        cond = system.complete(params, own_key, shape, cond)
+    def draw(params: Params, key: Array, cond: Cond) -> Array:
       videos = system.sample(
         params,
         key,
-        shape,
+        (settings.batch_size, *video_shape),
         cond=cond,
         sampler=settings.sampler,
         num_steps=settings.num_steps,
@@ -105,7 +103,11 @@ class VideoSampler:
         videos, sharding.batch_sharding(mesh)
       )
 
-    self._draw = jax.jit(draw)
+    def complete(params: Params, key: Array, cond: Any) -> Cond:
+      shape = len(cond['content']), *video_shape
+      return system.complete(params, aside(key, 0), shape, cond)
+
+    self._draw, self._complete = jax.jit(draw), jax.jit(complete)
 
   def _on_step(self, step: Any) -> None:
     del step
@@ -136,11 +138,12 @@ class VideoSampler:
       raise ValueError(f'{num} videos cannot be drawn: give at least 1.')
     size = self.settings.batch_size
     batches = -(-num // size)
-    cond = dict(cond or {})
-    shares_noise = bool(_SHARED & cond.keys())
-    if shares_noise:  # one key for all batches: who shares nothing says so too
+    given: Any = dict(cond or {})
+    shares_noise = bool(_SHARED & given.keys())
+    if shares_noise:  # one key for all batches: what is apart is numbered
       apart = np.arange(num, dtype=np.int32)
-      cond = dict.fromkeys(_SHARED, apart) | cond
+      given = dict.fromkeys(_SHARED, apart) | given
+      given = self._complete(params, key, given)
     videos = []
     with tqdm(
       total=batches * self.settings.num_steps,
@@ -151,10 +154,9 @@ class VideoSampler:
     ) as self._bar:
       for batch in range(batches):
         rows = np.arange(batch * size, (batch + 1) * size) % num
-        part = {name: value[rows] for name, value in cond.items()}
-        own_key = jax.random.fold_in(key, batch)
-        noise_key = key if shares_noise else own_key
-        drawn = self._draw(params, noise_key, own_key, part)
+        part = {name: value[rows] for name, value in given.items()}
+        own_key = key if shares_noise else jax.random.fold_in(key, batch)
+        drawn = self._draw(params, own_key, part)
         if jax.process_count() > 1:
           drawn = multihost_utils.process_allgather(drawn, tiled=True)
         videos.append(np.asarray(drawn))
