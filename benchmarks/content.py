@@ -1,11 +1,13 @@
 """VideoFusion, sections 4.6 and 4.7, by the exact measurement of moving_shapes.
 
-  python benchmarks/content.py long WORKDIR [--png FILE]
+  python benchmarks/content.py long WORKDIR [--overlap N] [--png FILE]
   python benchmarks/content.py control WORKDIR [--png FILE]
 
-`long` extends videos by replacement, with the base noise kept and drawn anew in
-every block, and says how much of the first block's content is left after how
-many frames.  `control` draws every content with every motion, for a model that
+`long` extends videos by replacement, with the clip's own base noise kept and
+with one drawn anew in every block, and says how much of the first block's
+content is left after how many frames.  With an overlap of half a block or more
+the base frame is known in every block, and says the content by itself.
+`control` draws every content with every motion, for a model that
 was trained so (configs/moving_shapes.py:actions), and says how far the noise
 decides what is seen and how it moves.
 """
@@ -35,8 +37,9 @@ def background(videos: np.ndarray) -> np.ndarray:
 def long(model: vdm_jax.Model, args: argparse.Namespace) -> None:
   window = model.video_shape[0]
   settings = {'sampler': samplers.DDIM(), 'num_steps': args.num_steps}
+  key = jax.random.key(args.seed)
   first = model.sample(
-    jax.random.key(args.seed), args.num, show_progress=True, **settings
+    key, args.num, content=range(args.num), show_progress=True, **settings
   )
   ends = [e for e in (16, 64, 128, 256, 512) if e <= args.frames]
   print(f'{args.num} videos of {window} frames, extended to {args.frames}')
@@ -47,9 +50,10 @@ def long(model: vdm_jax.Model, args: argparse.Namespace) -> None:
   rows = []
   for kind in ('fixed', 'fresh'):
     whole = model.extend(
-      jax.random.key(args.seed + 1),
+      key,
       first,
       args.frames,
+      overlap=args.overlap,
       method='replacement',
       base_noise=kind,
       **settings,
@@ -113,6 +117,7 @@ def main() -> None:
   parser.add_argument('workdir')
   parser.add_argument('--num', type=int, default=8)
   parser.add_argument('--frames', type=int, default=512)
+  parser.add_argument('--overlap', type=int, help='default: half a block')
   parser.add_argument('--num_steps', type=int, default=16)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--png')

@@ -14,7 +14,8 @@ nothing to guide; they follow the forward process instead,
       z_s^a ~ q(z_s^a | x^a)             drawn anew after every step
 
 Replacement alone makes x^b agree with the noisy z^a, not with x^a: new frames
-do not continue the known ones, and no number of steps repairs that.  Guidance
+do not continue the known ones, and no number of steps repairs that (it tells
+VideoFusion's base frame, which sees no other frame, nothing at all).  Guidance
 adds the missing gradient of log q(x^a | z), approximated by a Gaussian.
 
 Everything here maps a DenoiseFn to a DenoiseFn or a corrector to a corrector,

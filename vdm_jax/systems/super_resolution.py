@@ -5,7 +5,8 @@
 The small video is noised by a random amount in training, of which the network
 is told, and by little at sampling: it comes from another model and has that
 model's faults (conditioning augmentation, Ho et al. 2022, "Cascaded Diffusion
-Models", section 4.2).  VideoFusion, section 4.1, goes from 64 to 128 so.
+Models", section 4.2).  VideoFusion goes from 64 to 128 by "DPM-based SR models"
+(section 4.1), of which it does not say more.
 """
 
 import dataclasses
