@@ -85,6 +85,9 @@ _ENCODER = flags.DEFINE_string(
 _FINER = flags.DEFINE_string(
   'finer', None, 'Workdir of the larger and faster model of a cascade.'
 )
+_OVERLAP = flags.DEFINE_integer(
+  'overlap', None, 'Frames that blocks of an extended video share; half of one.'
+)
 _COARSE = flags.DEFINE_string(
   'coarse', None, 'Workdir of a slower model that extends first.'
 )
@@ -135,6 +138,8 @@ def _sample_options(num: int) -> dict[str, Any]:
     }
   elif _MODE.value in tasks.TASKS:
     options |= {'method': _METHOD.value, 'base_noise': _BASE_NOISE.value}
+  if _MODE.value == 'extend':
+    options['overlap'] = _OVERLAP.value
   return {name: value for name, value in options.items() if value is not None}
 
 
