@@ -110,7 +110,7 @@ def fuse(config: ConfigDict) -> None:
   network |= {'classes': (), 'visual_dim': 48}
   config.network = ConfigDict(
     {
-      'base': {**network, 'temporal': False},
+      'base': {**network, 'temporal': False, 'noise_level': 'logsnr'},
       'residual': {**network, 'width': 48, 'head_dim': 24},
       'prior': {
         'name': 'prior',

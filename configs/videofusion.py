@@ -102,6 +102,7 @@ def get_config(variant: str = '') -> ConfigDict:
           'width': base_width,
           'embedding_dim': 4 * base_width,
           'temporal': False,
+          'noise_level': 'logsnr',  # linear, cosine: see docs/videofusion.md
         },
         'residual': {
           **unet,

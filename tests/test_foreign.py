@@ -9,11 +9,15 @@ import pytest
 from flax import traverse_util
 from safetensors.numpy import save_file
 
+from tests.command_line import EIGHT, SHAPES, command, fails
+from tests.test_paper_configs import config_of
 from tests.test_videofusion import system as fused_system
+from vdm_jax.job import build
 from vdm_jax.networks.attention import SpatialAttention
 from vdm_jax.networks.embeddings import position, sinusoid
 from vdm_jax.networks.unet import UNet
 from vdm_jax.training import foreign
+from vdm_jax.training.foreign_names import name_map
 from vdm_jax.training.transfer import transfer
 
 NETWORK = UNet(
@@ -306,3 +310,37 @@ def test_a_network_of_diffusers_gives_the_same_here(
   error = np.abs(found[:, 0].transpose(0, 3, 1, 2) - expected).max() / scale
   print(f'{resample}, {noise_level}: largest difference {error:.1e} of {scale}')
   assert error < 1e-4  # float32, and steps found again by interpolation
+
+
+@pytest.mark.slow
+def test_a_job_starts_its_base_generator_from_a_file(tmp_path, capsys):
+  """From the command line, where the noise level has to be named too."""
+  parts = build(config_of('moving_shapes:videofusion', 'smoke').to_dict())
+  base = jax.eval_shape(
+    lambda key: parts.system.init(key, parts.video_shape), jax.random.key(0)
+  )['base']
+  own = traverse_util.flatten_dict(base, sep='/')
+  modules = {key.rpartition('/')[0] for key in own}
+  known = name_map('adm', modules).modules
+  arrays, rng = {}, np.random.default_rng(0)
+  for key, leaf in own.items():
+    module, _, kind = key.rpartition('/')
+    if module in known:
+      shape = (*leaf.shape[::-1][:2], *leaf.shape[:-2])
+      shape = shape if kind == 'kernel' else leaf.shape
+      name = f'{known[module][0]}.{"bias" if kind == "bias" else "weight"}'
+      arrays[name] = 0.1 * rng.normal(size=shape).astype('f4')
+  path = tmp_path / 'model.safetensors'
+  save_file(arrays, path)
+  variant = SHAPES.replace(':smoke', ':videofusion,smoke')
+  arguments = variant, f'--config.init.base={path}', *EIGHT
+  message = fails(capsys, tmp_path / 'run', *arguments)
+  assert "set noise_level='linear' or 'cosine'" in message
+  assert not (tmp_path / 'run' / 'config.json').exists()
+  level = '--config.network.base.noise_level=cosine'
+  command(tmp_path / 'run', *arguments, level)
+  said = capsys.readouterr().out
+  assert f'base: {len(arrays)} of {len(own)} arrays (' in said
+  assert 'left out' not in said
+  fresh = {key for key in own if key.rpartition('/')[0] not in known}
+  assert all('visual' in key for key in fresh)
