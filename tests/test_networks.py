@@ -372,6 +372,67 @@ def test_group_norm_is_flax_group_norm_of_each_frame():
   np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
+def convolved_over_time(frames, params):
+  """Norm, SiLU and convolution, twice, by loops, float64; [F, H, W, C]."""
+  params = jax.tree.map(np.float64, params)
+  h = np.asarray(frames, np.float64)
+  channels = h.shape[-1]
+  for layer in range(2):
+    norm, conv = params[f'norm_{layer}'], params[f'conv_{layer}']
+    seen = []
+    for frame in h:
+      groups = np.split(frame, num_groups(channels), axis=-1)
+      whole = [(g - g.mean()) / np.sqrt(g.var() + 1e-6) for g in groups]
+      y = np.concatenate(whole, -1) * norm['scale'] + norm['bias']
+      seen.append(y / (1 + np.exp(-y)))
+    nothing = np.zeros_like(seen[0])  # before the first frame, after the last
+    seen = [nothing, *seen, nothing]
+    kernel = np.reshape(conv['kernel'], (3, channels, channels))
+    h = np.array(
+      [
+        sum(seen[t + k] @ kernel[k] for k in range(3)) + conv['bias']
+        for t in range(len(h))
+      ]
+    )
+  return frames + h
+
+
+@functools.cache
+def over_time(num_images):
+  """A jitted (x) -> y, and its parameters, none of them zero."""
+  layer = blocks.TemporalConvolutions(2, num_images)
+  params = random_variables(layer, jnp.zeros((1, 3, 2, 2, 12)))['params']
+  run = jax.jit(lambda x: layer.apply({'params': params}, x))
+  return run, params
+
+
+@pytest.mark.parametrize(('frames', 'images'), [(4, 0), (3, 2), (2, 1), (1, 2)])
+def test_convolutions_over_time_by_hand(frames, images):
+  """Over three frames with zeros at the ends; an image is a video of one."""
+  shape = 2, frames + images, 3, 2, 12
+  x = np.random.default_rng(1).normal(0.5, 2.0, shape).astype(np.float32)
+  run, params = over_time(images)
+  for made, given in zip(run(x), x, strict=True):
+    parts = np.split(given, np.arange(frames, frames + images))
+    expected = [convolved_over_time(part, params) for part in parts]
+    np.testing.assert_allclose(
+      made, np.concatenate(expected), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_convolutions_over_time_are_isolated_to_the_last_bit():
+  """Two of them reach two frames far, and never from or to an image."""
+  run, _ = over_time(2)
+  x = jax.random.normal(jax.random.key(1), (2, 6, 3, 2, 12))
+  before = run(x)
+  reached = {0: [0, 1, 2], 1: [0, 1, 2, 3], 3: [1, 2, 3], 4: [4], 5: [5]}
+  for frame, others in reached.items():
+    moved = np.abs(run(x.at[0, frame].multiply(-1)) - before).max((2, 3, 4))
+    expected = np.zeros((2, 6), bool)
+    expected[0, others] = True
+    np.testing.assert_array_equal(moved > 0, expected)
+
+
 def test_heads_must_divide_the_channels():
   network = TINY.clone(width=11, head_dim=5, multipliers=(1,))
   with pytest.raises(ValueError, match='11 channels .* head_dim=5'):
