@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline_cases import take
+from tests.test_networks import random_variables
 from vdm_jax import job
 from vdm_jax.config import ConfigError
 from vdm_jax.data import visual
@@ -20,6 +21,7 @@ from vdm_jax.data.pack import pack
 from vdm_jax.data.packed import Packed
 from vdm_jax.data.pictures import Pictured, Pictures
 from vdm_jax.data.visual import VisualSettings, VisualStore, middle, write
+from vdm_jax.networks.text import VisualTokens
 from vdm_jax.networks.unet import UNet
 from vdm_jax.systems.draw import hide
 from vdm_jax.systems.vdm import VDM
@@ -263,6 +265,84 @@ def test_hidden_embeddings_and_they_alone_train_the_null_one():
   np.testing.assert_array_equal(none, 0)
   both = hide({'visual': jnp.ones((2, 5))}, jnp.array([True, False]), 0)
   assert both['visual'].sum(-1).tolist() == [0, 5]
+
+
+@pytest.mark.parametrize('width', [6, 5])  # of a word; 5 is an embedding's
+@pytest.mark.parametrize(
+  ('captions', 'embeddings'), [(1, 1), (1, 3), (3, 1), (3, 3)]
+)
+def test_four_tokens_of_an_embedding_follow_the_text(
+  width, captions, embeddings
+):
+  """In every frame, to which the one caption or embedding is spread."""
+  rng = np.random.default_rng(0)
+  tokens = rng.normal(size=(2, captions, 7, width)).astype(np.float32)
+  mask = rng.random((2, captions, 7)) < 0.5
+  shown = rng.normal(size=(2, embeddings, 5)).astype(np.float32)
+  shown[1, 0] = 0  # no embedding: four tokens that say so
+  given = [jnp.asarray(array) for array in (shown, tokens, mask)]
+  variables = random_variables(VisualTokens(), *given)
+  made, real = VisualTokens().apply(variables, *given)
+  weights = jax.tree.map(np.asarray, variables['params'])
+  assert ('text' in weights) == (width != 5)
+  frames = max(captions, embeddings)
+  assert made.shape == (2, frames, 7 + 4, 5)
+  for row, frame in np.ndindex(2, frames):
+    words = tokens[row, min(frame, captions - 1)]
+    if width != 5:
+      words = words @ weights['text']['kernel'] + weights['text']['bias']
+    four = shown[row, min(frame, embeddings - 1)] @ weights['tokens']['kernel']
+    four = np.split(four + weights['tokens']['bias'], 4)
+    np.testing.assert_allclose(
+      made[row, frame], [*words, *four], rtol=1e-4, atol=1e-5
+    )
+    expected = [*mask[row, min(frame, captions - 1)], *[True] * 4]
+    np.testing.assert_array_equal(real[row, frame], expected)
+  alone, every = VisualTokens().apply(variables, given[0], None, None)
+  np.testing.assert_array_equal(alone, made[:, :embeddings, 7:])
+  assert every.all()
+
+
+def test_tokens_of_an_image_reach_that_image_alone():
+  """Of its caption and of its embedding, by attention and nothing else."""
+  network = NETWORK.clone(
+    attention_resolutions=(), text_dim=6, text='cross', visual='cross'
+  )
+  rng = np.random.default_rng(0)
+  z, tokens, shown = (
+    jnp.asarray(rng.normal(size=size), jnp.float32)
+    for size in ((2, 5, 8, 8, 3), (2, 3, 4, 6), (2, 3, 5))
+  )
+  count = np.array([[[4], [2], [3]], [[1], [0], [4]]])
+  mask = jnp.asarray(np.arange(4) < count)
+  weights = random_variables(network, z, jnp.zeros(2))['params']
+  dense = weights['embedding']['visual']
+  dense['kernel'] = jnp.zeros_like(dense['kernel'])
+
+  @jax.jit
+  def run(tokens, shown):
+    return network.apply(
+      {'params': weights},
+      z,
+      jnp.zeros(2),
+      tokens=tokens,
+      token_mask=mask,
+      visual=shown,
+      num_images=2,
+    )
+
+  base = run(tokens, shown)
+  for group, frames in ((0, [0, 1, 2]), (1, [3]), (2, [4])):
+    expected = np.zeros((2, 5), bool)
+    expected[0, frames] = True
+    for changed in (
+      run(tokens.at[0, group, 0].multiply(-1), shown),
+      run(tokens, shown.at[0, group].multiply(-1)),
+    ):
+      moved = np.abs(changed - base).max((2, 3, 4))
+      np.testing.assert_array_equal(moved > 0, expected)
+  padding = jnp.where(mask[..., None], tokens, 9.0)
+  np.testing.assert_array_equal(run(padding, shown), base)
 
 
 # --- in a job ----------------------------------------------------------------
