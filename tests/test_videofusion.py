@@ -468,6 +468,67 @@ def test_embeddings_come_from_the_prior_unless_they_are_given():
   np.testing.assert_array_equal(kept['visual'], 1)
 
 
+class Told(Prior):
+  """A network that says what it was told: z is scaled by it."""
+
+  def apply(
+    self, variables, z, logsnr, *, label=None, tokens=None, token_mask=None
+  ):
+    if label is None:
+      label = jnp.full(len(z), self.num_classes)
+    says = variables['params'][label]
+    if tokens is not None:
+      says = says + (tokens * token_mask[..., None]).sum(1)
+    return says.reshape(z.shape) * z + logsnr.reshape(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize('asked', ['label', 'tokens'])
+@pytest.mark.parametrize('scale', [0.0, 1.0, 2.5])
+def test_the_prior_is_guided_by_what_it_would_say_to_nothing(asked, scale):
+  """x_null + w (x_cond - x_null), each from what the network is told."""
+  rng = np.random.default_rng(0)
+  rows, z, words = (
+    rng.normal(size=size).astype(np.float32)
+    for size in ((7, 5), (2, 1, 1, 1, 5), (2, 3, 5))
+  )
+  mask = np.array([[True, True, False], [True, False, False]])
+  if asked == 'label':
+    network, cond = Told(classes=(2, 3)), {'label': jnp.array([1, 4])}
+    told, nothing = rows[[1, 4]], rows[6]
+  else:
+    network, cond = Told(text_dim=5), {'tokens': words, 'token_mask': mask}
+    told = rows[0] + np.stack([words[0, :2].sum(0), words[1, 0]])
+    nothing = rows[0]
+  cond['visual'] = jnp.ones((2, 5))  # not for the prior
+  prior = EmbeddingPrior(network, guidance_scale=scale)
+  params, level = jnp.asarray(rows), np.array([-1.0, 2.0], np.float32)
+  x_hat = prior.denoiser(params, cond)(jnp.asarray(z), jnp.asarray(level))
+  level = level.reshape(2, 1, 1, 1, 1)
+  x_null, x_cond = (
+    np.reshape(says, (-1, 1, 1, 1, 5)) * z + level for says in (nothing, told)
+  )
+  expected = x_null + scale * (x_cond - x_null)
+  np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-5)
+  alone = prior.denoiser(params, {})(jnp.asarray(z), jnp.array(0.5))
+  np.testing.assert_allclose(alone, x_null - level + 0.5, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [1.0, 3.0])
+def test_guided_embeddings_are_what_the_generators_get(scale):
+  network = Point(classes=(2, 3))
+  vf = system(prior=EmbeddingPrior(network, num_steps=3, guidance_scale=scale))
+  rows = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
+  made = vf.complete(
+    {'prior': jnp.asarray(rows)},
+    jax.random.key(0),
+    (2, *SHAPE),
+    {'label': jnp.array([1, 4])},
+  )
+  expected = rows[6] + scale * (rows[[1, 4]] - rows[6])
+  expected *= 5**0.5 / np.linalg.norm(expected, axis=1, keepdims=True)
+  np.testing.assert_allclose(made['visual'], expected, rtol=1e-3, atol=1e-3)
+
+
 # --- shares that are fitted, noise that is shared by labels ------------------
 
 
