@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline_cases import take
+from tests.test_main_text import Words
 from tests.test_networks import random_variables
 from vdm_jax import job
 from vdm_jax.config import ConfigError
@@ -20,6 +21,7 @@ from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.pack import pack
 from vdm_jax.data.packed import Packed
 from vdm_jax.data.pictures import Pictured, Pictures
+from vdm_jax.data.pixels import to_uint8
 from vdm_jax.data.visual import VisualSettings, VisualStore, middle, write
 from vdm_jax.networks.text import VisualTokens
 from vdm_jax.networks.unet import UNet
@@ -381,6 +383,58 @@ def test_a_job_gives_its_network_what_it_takes(tmp_path):
   stored = config(network={'visual_dim': 3})
   with pytest.raises(FileNotFoundError, match='run --mode=encode'):
     job.build(stored).source(tmp_path)
+
+
+class Projected:
+  """Stands for `VisualEncoder`: five weighted sums of all pixels."""
+
+  dim = 5
+
+  def __init__(self, path):
+    assert path == 'CLIP'
+
+  def fingerprint(self):
+    return 'projected'
+
+  def __call__(self, images):
+    pixels = images.reshape(len(images), -1) / 127.5 - 1
+    return pixels @ np.random.default_rng(0).normal(size=(pixels.shape[1], 5))
+
+
+@pytest.mark.parametrize('captions', [False])
+def test_a_job_trains_on_what_it_encoded(tmp_path, monkeypatch, captions):
+  """The middle frame of the very clip, with its caption and without."""
+  monkeypatch.setattr('vdm_jax.data.pictures.VisualEncoder', Projected)
+  monkeypatch.setattr('vdm_jax.conditions.TextEncoder', Words)
+  parts = job.build(
+    config(
+      data=config()['data'] | {'num_frames': 5, 'captions': captions},
+      network={'visual_dim': 5, 'text_dim': 8 * captions},
+      visual={'encoder': 'CLIP', 'clips_per_video': 2},
+      **{'text': {'encoder': 'words'}} if captions else {},
+    )
+  )
+  *words, said = parts.encode(tmp_path)
+  assert said == f'12 middle frames are encoded in {tmp_path / "visual"}.'
+  assert len(words) == captions
+  _, batch = take(3, parts.source(tmp_path))
+  frames = to_uint8(batch['video'][:, 1])  # the second of five
+  made = Projected('CLIP')(frames)
+  expected = 5**0.5 * made / np.linalg.norm(made, axis=1, keepdims=True)
+  np.testing.assert_allclose(batch['visual'], expected, atol=2e-3)
+  assert len({tuple(embedding) for embedding in batch['visual']}) == 6
+  assert ('tokens' in batch) == captions
+  asked = parts.conditions(tmp_path)(len(frames), image=frames)
+  np.testing.assert_allclose(asked['visual'], batch['visual'], atol=2e-3)
+
+
+def test_thumbnails_are_not_encoded(tmp_path):
+  thumbnails = config(
+    network={'visual_dim': 48}, visual={'encoder': 'thumbnail'}
+  )
+  with pytest.raises(ConfigError, match='there is nothing to encode'):
+    job.build(thumbnails).encode(tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
