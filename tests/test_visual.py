@@ -401,7 +401,7 @@ class Projected:
     return pixels @ np.random.default_rng(0).normal(size=(pixels.shape[1], 5))
 
 
-@pytest.mark.parametrize('captions', [False])
+@pytest.mark.parametrize('captions', [False, True])
 def test_a_job_trains_on_what_it_encoded(tmp_path, monkeypatch, captions):
   """The middle frame of the very clip, with its caption and without."""
   monkeypatch.setattr('vdm_jax.data.pictures.VisualEncoder', Projected)

@@ -132,9 +132,9 @@ class Job:
     if wanted.texts:
       wanted.texts.store()  # says what is missing before files are examined
     source = self._plain_clips()
-    if wanted.texts:
-      source = wanted.texts.along(source)
-    return wanted.pictures.along(source) if wanted.pictures else source
+    if wanted.pictures:  # first: its store is of the data alone
+      source = wanted.pictures.along(source)
+    return wanted.texts.along(source) if wanted.texts else source
 
   def _plain_clips(self) -> Any:
     source = build_source(self.config['data'])
