@@ -23,6 +23,7 @@ from vdm_jax.data.packed import Packed
 from vdm_jax.data.pictures import Pictured, Pictures
 from vdm_jax.data.pixels import to_uint8
 from vdm_jax.data.visual import VisualSettings, VisualStore, middle, write
+from vdm_jax.diffusion.noise import BaseResidual
 from vdm_jax.networks.text import VisualTokens
 from vdm_jax.networks.unet import UNet
 from vdm_jax.systems.draw import hide
@@ -68,6 +69,12 @@ def says(clip):
 def test_the_middle_frame_is_the_papers():
   """Frame floor(N / 2) counted from 1: the eighth of 16."""
   assert [middle(n) for n in (16, 15, 2, 1)] == [7, 6, 0, 0]
+
+
+def test_an_embedding_is_that_of_the_base_frame():
+  """Two modules say which that is, as data imports no diffusion."""
+  for frames in range(1, 41):
+    assert BaseResidual().index(frames) == middle(frames)
 
 
 def test_an_embedding_is_that_of_the_clip_it_comes_with(tmp_path):
