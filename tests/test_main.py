@@ -179,6 +179,9 @@ def test_a_video_file_is_extended_refined_and_enlarged(
     (['--mode=sample', '--sampler=deis,order'], "'order' is not argument"),
     (['--mode=sample', '--label=48'], 'give 2 classes in [0, 47]'),
     (['--mode=sample', '--label=red'], '--label=red'),
+    (['--mode=sample', '--content=0,red'], '--content=0,red is not allowed'),
+    (['--mode=sample', '--motion=0,1.5'], '--motion=0,1.5 is not allowed'),
+    (['--mode=sample', '--motion='], 'motion is []; give 2 whole numbers'),
   ],
 )
 def test_what_cannot_be_drawn_is_said(finished, capsys, arguments, part):

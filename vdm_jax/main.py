@@ -25,6 +25,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from vdm_jax import commands, tasks
+from vdm_jax.config import ConfigError
 from vdm_jax.data.codecs import CODECS
 from vdm_jax.errors import UserError
 from vdm_jax.training.checkpoint import CheckpointError
@@ -133,14 +134,32 @@ def _sample_options(num: int) -> dict[str, Any]:
   }
   if _MODE.value == 'sample':
     options |= {
-      'content': repeated(_CONTENT.value and [*map(int, _CONTENT.value)]),
-      'motion': repeated(_MOTION.value and [*map(int, _MOTION.value)]),
+      'content': repeated(_whole_numbers(_CONTENT)),
+      'motion': repeated(_whole_numbers(_MOTION)),
     }
   elif _MODE.value in tasks.TASKS:
     options |= {'method': _METHOD.value, 'base_noise': _BASE_NOISE.value}
   if _MODE.value == 'extend':
     options['overlap'] = _OVERLAP.value
   return {name: value for name, value in options.items() if value is not None}
+
+
+def _whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
+  """What a flag lists, e.g. --content=0,0,1; None where it is not given.
+
+  Raises:
+    ConfigError: for something else.
+  """
+  if flag.value is None:
+    return None
+  try:
+    return [int(part) for part in flag.value]
+  except ValueError:
+    given = f'--{flag.name}={",".join(flag.value)}'
+    raise ConfigError(
+      f'{given} is not allowed: give whole numbers from 0, which the videos '
+      f'take in turn, e.g. --{flag.name}=0,0,1.'
+    ) from None
 
 
 def _command(mode: str) -> functools.partial:
