@@ -187,8 +187,7 @@ def fusion_quality(model, config, seed) -> Measured:
   """The exact evaluation of 64 samples, and its parts frame by frame.
 
   frames with one object   share of frames
-  colour as asked          share of these
-  colour kept              share of neighbours that both show one object
+  colour as asked          share of frames, of one object
   ground's change          largest of a clip, mean of the clips; range 1
   Frechet distance         to 1024 held-out clips, of the mean and the standard
                            deviation over time of 4 x 4 cells
@@ -211,12 +210,9 @@ def fusion_quality(model, config, seed) -> Measured:
   network = config['network']
   classes = network.get('classes') or network['prior']['classes']
   colour = np.unravel_index(label, classes)[1][:, None]
-  kept = found.colour[:, 1:] == found.colour[:, :-1]
-  both = found.whole[:, 1:] & found.whole[:, :-1]
   result['frames with one object'] = float(found.whole.mean())
-  asked = (found.colour == colour)[found.whole]
+  asked = found.whole & (found.colour == colour)
   result['colour as asked'] = float(asked.mean())
-  result['colour kept'] = float(kept[both].mean())
   result["ground's change"] = float(found.flicker.mean())
   real, generated = (Moments.of(cells(x)) for x in (clips, videos))
   result['Frechet distance'] = frechet.distance(real, generated)
@@ -340,11 +336,11 @@ def run(study: str, cell: str, seed: int, args: argparse.Namespace) -> None:
   chosen = STUDIES[study].cells[cell]
   start = time.monotonic()
   workdir = train(chosen, seed, args.runs)
-  measure_it = STUDIES[study].measure
-  measured = workdir / f'{measure_it.__name__}.json'
+  judge = STUDIES[study].measure
+  measured = workdir / f'{judge.__name__}.json'
   if not measured.exists():
     config = json.loads((workdir / 'config.json').read_text(encoding='utf-8'))
-    numbers = measure_it(vdm_jax.load(workdir), config, seed)
+    numbers = judge(vdm_jax.load(workdir), config, seed)
     measured.write_text(json.dumps(numbers), encoding='utf-8')
   line = {
     'study': study,
