@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 from absl import flags
 
-from vdm_jax import main
+from vdm_jax import commands, main
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 SHAPES = f'--config={CONFIGS / "moving_shapes.py"}:smoke'
@@ -31,6 +31,19 @@ def command(workdir, *arguments):
   argv = ['main', f'--workdir={workdir}', *arguments]
   with mock.patch.object(sys, 'argv', argv):  # ml_collections reads it
     main.main(main.parse_flags(argv))
+
+
+def saved_by(workdir, *arguments):
+  """Returns the videos that a command of one output would save."""
+  kept = []
+
+  def keep(workdir, name, videos, fps):
+    kept.append(videos)
+
+  with mock.patch.object(commands, 'save_samples', keep):
+    command(workdir, *arguments)
+  (videos,) = kept
+  return videos
 
 
 def fails(capsys, workdir, *arguments):

@@ -1,5 +1,6 @@
 """Starting from trained parameters, and learning at several rates."""
 
+import dataclasses
 import functools
 import json
 
@@ -10,8 +11,10 @@ import optax
 import pytest
 
 import vdm_jax
-from tests.command_line import EIGHT, SHAPES, command
+from tests.command_line import EIGHT, SHAPES, command, saved_by
+from tests.test_main_videofusion import pictured
 from tests.test_videofusion import SHAPE, Small, system
+from vdm_jax import commands
 from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.pictures import Pictured
 from vdm_jax.training import loop
@@ -198,3 +201,31 @@ def test_a_base_of_another_width_is_refused(fused, capsys):
   assert 'does not fit the network (' in error
   assert 'not (' in error
   assert not (fused / 'wide' / 'config.json').exists()
+
+
+@pytest.mark.slow
+def test_a_trained_model_extends_as_it_is_told(fused, tmp_path, monkeypatch):
+  """Its parameters are moved: two steps of training leave hardly a trace."""
+
+  def far(workdir, encoder=None):
+    model = vdm_jax.load(workdir, encoder)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+      lambda x: x + 0.1 * rng.normal(size=x.shape).astype(x.dtype), model.params
+    )
+    return dataclasses.replace(model, params=params)
+
+  monkeypatch.setattr(commands, 'load', far)
+  given = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 2, 16, 16, 3))
+  given = given.astype(np.float32)
+  np.save(tmp_path / 'given.npy', given)
+  images, flag = pictured(tmp_path, 16)
+  flag += ['--base_noise=fixed', '--method=replacement', '--seed=3']
+  flag += [f'--video={tmp_path / "given.npy"}', '--num_frames=6']
+  videos = saved_by(fused / 'video', '--mode=extend', *flag)
+  asked = {'base_noise': 'fixed', 'method': 'replacement'}
+  model, key = far(fused / 'video'), jax.random.key(3)
+  expected = model.extend(key, given, 6, image=images, **asked)
+  np.testing.assert_array_equal(videos, expected)
+  other = model.extend(key, given, 6, image=images[::-1], **asked)
+  assert np.abs(other - videos)[:, 2:].max((1, 2, 3, 4)).min() > 1e-3

@@ -57,7 +57,7 @@ class Small(nn.Module):
   ):
     del train
     if visual is None:
-      visual = jnp.zeros((len(z), self.visual_dim))
+      visual = jnp.zeros((len(z), max(1, self.visual_dim)))
     visual = visual[:, None] if visual.ndim == 2 else visual
     if num_images and visual.shape[1] > 1:
       first = visual[:, :1].repeat(z.shape[1] - num_images, 1)
