@@ -7,8 +7,11 @@ import pytest
 
 from tests.test_paper_configs import config_of
 from tests.text_cases import write_store
-from tests.video_files import numbered, write
+from tests.video_files import numbered, numbers, write
+from vdm_jax import commands
+from vdm_jax.data.packed import Packed
 from vdm_jax.data.pipeline import Pipeline
+from vdm_jax.data.visual import normalize, thumbnail
 from vdm_jax.job import build
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
@@ -89,6 +92,38 @@ def k0():
   return jax.random.key(0)
 
 
+def packed(folder):
+  """What --mode=pack makes of the folder's videos, as if of 101 classes."""
+  rows = ['path,label', *(f'{i % 3}.mp4,action {i:03}' for i in range(101))]
+  (folder / 'classes.csv').write_text('\n'.join(rows))
+  config = config_of('videofusion:ucf101,classes,smoke')
+  kept = {k: config.data[k] for k in ('num_frames', 'height', 'width', 'fit')}
+  listed = {'file': str(folder / 'classes.csv'), 'path': str(folder)}
+  config.data = {'name': 'list', **listed, **kept}
+  commands.pack(config.to_dict(), folder, codec='raw', clips_per_video=1)
+  return folder / 'packed'
+
+
+def test_packed_clips_carry_their_classes_and_embeddings(tmp_path):
+  """Two variants fit each other: what one packs, the other one takes."""
+  for index in range(3):
+    write(tmp_path / f'{index}.mp4', numbered(16 + 3 * index))
+  config = config_of('videofusion:ucf101,classes,packed,smoke')
+  config.data.path = str(packed(tmp_path))
+  source = build(config.to_dict()).source(tmp_path)
+  assert isinstance(source, Packed)  # which has the embeddings itself
+  rng = np.random.default_rng(0)
+  clips = [source.clip(index, rng) for index in range(len(source))]
+  assert [clip['label'] for clip in clips] == list(range(101))
+  assert source.class_names(100) == 'action 100'
+  for clip in clips:
+    steps = np.diff(numbers(clip['video']))
+    assert steps.tolist() == [1, 1, 1]
+    expected = normalize(thumbnail(clip['video'][1:2]))[0]
+    np.testing.assert_allclose(clip['visual'], expected, atol=2e-3)
+  assert len({clip['video'].mean() for clip in clips}) > 10
+
+
 @pytest.mark.parametrize(
   'name',
   [
@@ -111,8 +146,7 @@ def test_a_small_copy_trains(name, tmp_path):
   if 'file' in config.data:
     config.data.file = str(tmp_path / 'list.csv')
   if 'packed' in name:
-    config.data = {**config.data, 'name': 'folder', 'short': 'loop'}
-    config.network.prior.classes = ()
+    config.data.path = str(packed(tmp_path))
   job = build(config.to_dict())
   data = Pipeline(job.source(tmp_path), batch_size=2, seed=0)
   optimizer = job.optimizer.transformation()
