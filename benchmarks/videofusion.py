@@ -167,6 +167,7 @@ def estimated(size: Size) -> dict[str, tuple[float, float]]:
     cycles = re.findall(r'"estimated_cycles":"(\d+)"', compiled.as_text())
     seconds = sum(map(int, cycles)) / 1.05e9
     result[name] = seconds, memory(compiled, held)
+    print(f'{name}: {1000 * seconds:.1f} ms, compiled', flush=True)
   return result
 
 
