@@ -1,5 +1,6 @@
 """Text and cascades from the command line, with an encoder of no weights."""
 
+import dataclasses
 import json
 from unittest import mock
 
@@ -81,10 +82,11 @@ def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
   )
   np.testing.assert_array_equal(saved[0], expected)
   # Two steps of training leave hardly a trace of the text; noise does.
-  model.params = jax.tree.map(
+  moved = jax.tree.map(
     lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape),
     model.params,
   )
+  model = dataclasses.replace(model, params=moved)
   red, blue, _ = model.sample(
     key, 3, prompt=[PROMPT, PROMPT.replace('red', 'blue'), ''], num_steps=2
   )

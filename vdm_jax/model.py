@@ -11,6 +11,7 @@ known of the video (VDM, section 3.1).
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -29,9 +30,9 @@ from vdm_jax.training.restore import restore
 from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Model:
-  """A system with trained parameters.
+  """A system with trained parameters; `dataclasses.replace` gives another.
 
   Attributes:
     system: the assembly.
@@ -51,9 +52,13 @@ class Model:
   frameskip: float = 1.0
   step: int = 0
 
-  def __post_init__(self):
-    self._samplers: dict[SampleSettings, VideoSampler] = {}
-    self._drawing = Drawing(
+  @functools.cached_property
+  def _samplers(self) -> dict[SampleSettings, VideoSampler]:
+    return {}
+
+  @functools.cached_property
+  def _drawing(self) -> Drawing:
+    return Drawing(
       self.system,
       self.params,
       self.video_shape,
