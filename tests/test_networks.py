@@ -217,6 +217,7 @@ def test_temporal_attention_knows_order_but_no_absolute_time():
     np.testing.assert_allclose(other, first, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_not_values():
   z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
 
