@@ -30,6 +30,7 @@ from vdm_jax.samplers.measurements import (
   region,
   together,
 )
+from vdm_jax.samplers.misfit import Shared
 
 FRAMES, KNOWN = 16, 5
 COVARIANCE = exponential_covariance(FRAMES, 0.95, 1.0)
@@ -276,7 +277,11 @@ def test_guidance_is_the_same_in_coordinates_where_noise_is_independent():
   denoise = exact_denoiser(np.zeros(FRAMES), COVARIANCE, SHARED_K)
   logsnr = jnp.array(0.3)
   guided = guide_by_reconstruction(
-    denoise, lambda x: x, value, 1.7, covariance=jnp.asarray(SHARED_K)
+    denoise,
+    lambda x: x,
+    value,
+    1.7,
+    Shared.of(jnp.asarray(SHARED_K), value),
   )
   there = guide_by_reconstruction(
     lambda z, logsnr: apply(inverse, denoise(apply(factor, z), logsnr)),
@@ -301,14 +306,11 @@ def test_guidance_weighs_known_frames_by_the_noise_they_share():
   a2, s2 = (float(jax.nn.sigmoid(v)) for v in (logsnr, -logsnr))
   g = a2**0.5 * COVARIANCE @ np.linalg.inv(a2 * COVARIANCE + s2 * SHARED_K)
   denoise = exact_denoiser(np.zeros(FRAMES), COVARIANCE, SHARED_K)
-  guided = guide_by_reconstruction(
-    denoise,
-    region(mask),
-    jnp.where(mask, value, 0.0),
-    weight,
-    covariance=jnp.asarray(SHARED_K),
-    known=mask,
-  )(jnp.asarray(z), logsnr)
+  seen = jnp.where(mask, value, 0.0)
+  misfit = Shared.of(jnp.asarray(SHARED_K), seen, mask)
+  guided = guide_by_reconstruction(denoise, region(mask), seen, weight, misfit)(
+    jnp.asarray(z), logsnr
+  )
   for row in range(2):
     known = mask[0, :, row, 0, 0]
     estimate = g @ z[1, :, row, 1, 0]

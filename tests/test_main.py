@@ -177,6 +177,13 @@ def test_a_video_file_is_extended_refined_and_enlarged(
     (['--mode=upsample', '--video=no.mp4', '--factor=1'], '--factor=1'),
     (['--mode=sample', '--sampler=heum'], "'heum'; it must be one of"),
     (['--mode=sample', '--sampler=deis,order'], "'order' is not argument"),
+    (
+      ['--mode=extend', '--content=0'],
+      '--content says nothing to --mode=extend: leave it out; it is for '
+      '--mode=sample.',
+    ),
+    (['--mode=sample', '--factor=2'], 'for --mode=interpolate or upsample.'),
+    (['--mode=evaluate', SHAPES], '--config says nothing to --mode=evaluate'),
     (['--mode=sample', '--label=48'], 'give 2 classes in [0, 47]'),
     (['--mode=sample', '--label=red'], '--label=red'),
     (['--mode=sample', '--content=0,red'], '--content=0,red is not allowed'),

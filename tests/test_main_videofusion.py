@@ -1,5 +1,6 @@
 """What the command line asks of a VideoFusion: noise, methods and images."""
 
+import dataclasses
 import functools
 import logging
 import pathlib
@@ -26,6 +27,7 @@ from vdm_jax.data.visual import VisualSettings
 from vdm_jax.diffusion.parameterization import V
 from vdm_jax.model import Model
 from vdm_jax.samplers import DDIM
+from vdm_jax.tasks import cascade
 from vdm_jax.training.sampling import SampleSettings
 
 
@@ -125,6 +127,29 @@ def test_flags_say_what_the_middle_frame_shows(tmp_path, monkeypatch):
   one = saved_by(tmp_path, '--mode=sample', '--num=2', '--seed=3', flag[0])
   np.testing.assert_allclose(one[0], videos[0], atol=1e-5)
   np.testing.assert_allclose(one[1], other[1], atol=1e-5)
+
+
+def test_each_video_of_a_cascade_shows_its_own_image():
+  """In both models, over batches; one image stands for all."""
+  base = dataclasses.replace(small(48), frameskip=2.0)
+  size = SHAPE[0], 2 * SHAPE[1], 2 * SHAPE[2], SHAPE[3]
+  finer = dataclasses.replace(small(48), video_shape=size)
+  side = SHAPE[1]
+  images = np.random.default_rng(0).integers(256, size=(3, side, side, 3))
+  images = images.astype(np.uint8)
+
+  def made(image):
+    return cascade(base, finer, jax.random.key(0), 3, image=image)
+
+  other = images.copy()
+  other[2] = 255 - other[2]
+  for one, changed in zip(made(images), made(other), strict=True):
+    np.testing.assert_array_equal(one[:2], changed[:2])
+    assert np.abs(one[2] - changed[2]).max() > 1e-2
+  for one, all_three in zip(
+    made(images[0]), made(images[[0] * 3]), strict=True
+  ):
+    np.testing.assert_array_equal(one, all_three)
 
 
 @pytest.mark.slow

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from vdm_jax.diffusion import gaussian
+from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.model import Model
 from vdm_jax.networks.unet import UNet
 from vdm_jax.samplers import DDIM
 from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.super_resolution import SuperResolution
-from vdm_jax.training.sampling import SampleSettings
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 SHAPE = (4, 8, 8, 3)
 NETWORK = UNet(
@@ -107,6 +108,28 @@ def test_every_block_is_drawn_from_its_part_of_the_small_video():
   again = model().upsample(jax.random.key(0), other)
   np.testing.assert_allclose(again[:, :4], large[:, :4], atol=1e-5)
   assert np.abs(again[:, 5] - large[:, 5]).max() > 1e-3
+
+
+def test_sharing_noise_leaves_the_small_video_as_it_is():
+  """Its own noise is added once, however its videos' noise is numbered."""
+  shared = SuperResolution(NETWORK, noise=BaseResidual(), augmented=1.0)
+  rows = np.arange(2, dtype=np.int32)
+  cond = {'low': videos(size=4), 'content': rows, 'motion': rows}
+  settings = SampleSettings(sampler=DDIM(), num_steps=2, batch_size=2)
+  drawn = VideoSampler(shared, SHAPE, settings)(
+    params(), jax.random.key(3), 2, cond, show_progress=False
+  )
+  expected = jax.jit(
+    lambda cond: shared.sample(
+      params(),
+      jax.random.key(3),
+      (2, *SHAPE),
+      cond=cond,
+      sampler=DDIM(),
+      num_steps=2,
+    )
+  )(cond)
+  np.testing.assert_allclose(drawn, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

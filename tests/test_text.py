@@ -18,7 +18,7 @@ from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.text import Captioned, Store, pad, write
 from vdm_jax.networks.text import AttentionPooling
 from vdm_jax.networks.unet import UNet
-from vdm_jax.systems.draw import hide
+from vdm_jax.systems.conditioning import hide
 from vdm_jax.systems.vdm import VDM
 from vdm_jax.video import save
 

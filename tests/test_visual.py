@@ -26,7 +26,7 @@ from vdm_jax.data.visual import VisualSettings, VisualStore, middle, write
 from vdm_jax.diffusion.noise import BaseResidual
 from vdm_jax.networks.text import VisualTokens
 from vdm_jax.networks.unet import UNet
-from vdm_jax.systems.draw import hide
+from vdm_jax.systems.conditioning import hide
 from vdm_jax.systems.vdm import VDM
 
 

@@ -87,14 +87,13 @@ def _trained(parts: job.Job, workdir: pathlib.Path) -> dict[str, Any]:
   fresh = jax.eval_shape(
     lambda key: parts.system.init(key, parts.video_shape), jax.random.key(0)
   )
-  initial = {
-    '' if part == 'all' else part: foreign.start(
-      path, fresh, parts.system, part
-    )
-    if pathlib.Path(path).is_file()
-    else load(path).params
-    for part, path in parts.init.items()
-  }
+  initial = {}
+  for part, path in parts.init.items():
+    if pathlib.Path(path).is_file():
+      given = foreign.start(path, fresh, parts.system, part)
+    else:
+      given = load(path).params
+    initial['' if part == 'all' else part] = given
   print(transfer(fresh, initial)[1], flush=True)
   return initial
 

@@ -220,8 +220,9 @@ class Conditions:
           'embeddings.'
         )
       image = np.asarray(image)
-      whole = np.broadcast_to(image, (num, *image.shape[-3:]))
-      if image.dtype != np.uint8 or whole.shape[-1] != 3:
+      whole = image[None].repeat(num, 0) if image.ndim == 3 else image
+      found = len(whole.shape), *whole.shape[:1], *whole.shape[-1:]
+      if image.dtype != np.uint8 or found != (4, num, 3):
         raise ValueError(
           f'image is {image.dtype} {image.shape}; give uint8 [H, W, 3], or '
           f'{num} of them.'

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -18,9 +17,12 @@ from vdm_jax.conditions import Conditions
 from vdm_jax.data import visual
 from vdm_jax.data.pixels import to_uint8
 from vdm_jax.samplers import blocks
-from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Params, System
-from vdm_jax.training.sampling import SampleSettings, conditional_sampler
+from vdm_jax.training.sampling import (
+  SampleSettings,
+  completer,
+  conditional_sampler,
+)
 
 
 def shared_noise(num: int, **numbers: Any) -> dict[str, np.ndarray]:
@@ -45,6 +47,16 @@ def shared_noise(num: int, **numbers: Any) -> dict[str, np.ndarray]:
   return given
 
 
+def _frames_of(
+  low: dict[int, np.ndarray], block: blocks.Block
+) -> tuple[np.ndarray, np.ndarray]:
+  """A block's frames of a small video, zeros for none, and which there are."""
+  blank = np.zeros_like(low[0])
+  frames = np.stack([low.get(f, blank) for f in block.frames], 1)
+  there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
+  return frames, there
+
+
 class Drawing:
   """Draws blocks of a model, compiled once for each choice of settings."""
 
@@ -57,9 +69,9 @@ class Drawing:
     conditions: Conditions,
   ):
     self._system, self._params = system, params
-    self._video_shape = video_shape
     self._settings, self._conditions = settings, conditions
-    self._compiled: dict[Any, Any] = {}
+    self._complete = completer(system, video_shape)
+    self._samplers: dict[Any, Any] = {}
 
   def __call__(
     self,
@@ -107,18 +119,18 @@ class Drawing:
       changes.setdefault('guidance_scale', 1.0)
     settings = dataclasses.replace(self._settings, **changes)
     enlarges = self._system.enlarges
-    if enlarges and (times != enlarges or method != 'replacement'):
-      method = 'replacement'  # of frames that are there; the rest is seen
-      if times != enlarges:
-        raise ValueError(
-          f'this model makes videos {enlarges} times larger: --mode=upsample '
-          f'with videos that much smaller, not {max(times, 1)} times.'
-        )
-    draw = self._sampler(settings, method, 0 if enlarges else times)
+    if enlarges and times != enlarges:
+      raise ValueError(
+        f'this model makes videos {enlarges} times larger: --mode=upsample '
+        f'with videos that much smaller, not {max(times, 1)} times.'
+      )
+    if enlarges:  # it sees the small video: nothing is left to guide by
+      method, times = 'replacement', 0
+    draw = self._sampler(settings, method, times)
     rows = np.arange(num, dtype=np.int32)
     if base_noise == 'fixed':  # refuses a prior without base noise
       self._system.noise_given({'content': rows})
-    cond = self._completed(aside(key, 0), num, cond)
+    cond = self._complete(self._params, key, num, cond)
     counted = itertools.count(1)  # 0 has a video that was drawn with this key
 
     def draw_block(block_key, block, observed, mask):
@@ -126,34 +138,22 @@ class Drawing:
       if base_noise == 'fixed':
         block_key, motion = key, rows + num * next(counted)
         given = {**given, 'content': rows, 'motion': motion}
-      if low and enlarges:
-        if missing := [f for f in block.frames if f not in low]:
+      if low:
+        small, there = _frames_of(low, block)
+        if not enlarges:
+          seen = small, there
+        elif there.all():
+          given = {**given, 'low': small}
+        else:
           raise ValueError(
-            f'a super-resolution model needs every frame of the small video; '
-            f'{missing} are not there: give factor=1.'
+            'a super-resolution model needs every frame of the small video: '
+            'give factor=1.'
           )
-        given = {**given, 'low': np.stack([low[f] for f in block.frames], 1)}
-      elif low:
-        blank = np.zeros_like(low[0])
-        there = np.reshape([f in low for f in block.frames], (1, -1, 1, 1, 1))
-        seen = np.stack([low.get(f, blank) for f in block.frames], 1), there
       return draw(self._params, block_key, given, observed, mask, seen)
 
     return draw_block
 
   def _sampler(self, *choice: Any) -> Any:
-    if choice not in self._compiled:
-      self._compiled[choice] = conditional_sampler(self._system, *choice)
-    return self._compiled[choice]
-
-  def _completed(self, key: Array, num: int, cond: Any) -> Any:
-    if not self._system.completes:
-      return cond
-    if num not in self._compiled:
-      shape = num, *self._video_shape
-      self._compiled[num] = jax.jit(
-        lambda params, key, cond: self._system.complete(
-          params, key, shape, cond
-        )
-      )
-    return self._compiled[num](self._params, key, cond)
+    if choice not in self._samplers:
+      self._samplers[choice] = conditional_sampler(self._system, *choice)
+    return self._samplers[choice]

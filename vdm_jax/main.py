@@ -31,16 +31,28 @@ from vdm_jax.errors import UserError
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.report import NonFiniteError
 
-MODES = ('train', 'sample', 'evaluate', 'cascade', 'encode', 'pack', 'unpack')
+_DRAWN = {'num', 'seed', 'encoder', 'num_steps', 'sampler', 'guidance'}
+_ASKED = _DRAWN | {'label', 'prompt', 'image'}
+_EDITED = _ASKED | {'video', 'method', 'base_noise'}
+_OF_MODE = {  # the flags that a mode reads, beside those that all do
+  'train': {'config', 'num'},
+  'sample': _ASKED | {'content', 'motion'},
+  'extend': _EDITED | {'num_frames', 'overlap', 'coarse'},
+  'interpolate': _EDITED | {'factor'},
+  'upsample': _EDITED | {'factor'},
+  'cascade': _ASKED | {'finer'},
+  'evaluate': {
+    *('num', 'seed', 'encoder', 'protocol', 'weights'),
+    *('num_real', 'num_frames'),
+  },
+  'encode': {'config'},
+  'pack': {'config', 'codec', 'clips'},
+  'unpack': {'archive'},
+}
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
-_MODE = flags.DEFINE_enum(
-  'mode',
-  'train',
-  [*MODES, *tasks.TASKS],
-  'What to do.',
-)
+_MODE = flags.DEFINE_enum('mode', 'train', list(_OF_MODE), 'What to do.')
 _NUM = flags.DEFINE_integer(
   'num', None, 'Videos to draw; by default as many as the config says.'
 )
@@ -131,16 +143,12 @@ def _sample_options(num: int) -> dict[str, Any]:
     'label': repeated(_LABEL.value),
     'prompt': repeated(_PROMPT.value),
     'image': repeated(_IMAGE.value),
+    'content': repeated(_whole_numbers(_CONTENT)),
+    'motion': repeated(_whole_numbers(_MOTION)),
+    'method': _METHOD.value,
+    'base_noise': _BASE_NOISE.value,
+    'overlap': _OVERLAP.value,
   }
-  if _MODE.value == 'sample':
-    options |= {
-      'content': repeated(_whole_numbers(_CONTENT)),
-      'motion': repeated(_whole_numbers(_MOTION)),
-    }
-  elif _MODE.value in tasks.TASKS:
-    options |= {'method': _METHOD.value, 'base_noise': _BASE_NOISE.value}
-  if _MODE.value == 'extend':
-    options['overlap'] = _OVERLAP.value
   return {name: value for name, value in options.items() if value is not None}
 
 
@@ -160,6 +168,17 @@ def _whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
       f'{given} is not allowed: give whole numbers from 0, which the videos '
       f'take in turn, e.g. --{flag.name}=0,0,1.'
     ) from None
+
+
+def _check_flags(mode: str) -> None:
+  """Raises UserError for a flag that the mode would not read."""
+  for name in sorted(set().union(*_OF_MODE.values()) - _OF_MODE[mode]):
+    if flags.FLAGS[name].present:
+      others = [other for other, names in _OF_MODE.items() if name in names]
+      raise UserError(
+        f'--{name} says nothing to --mode={mode}: leave it out; it is for '
+        f'--mode={" or ".join(others)}.'
+      )
 
 
 def _command(mode: str) -> functools.partial:
@@ -225,6 +244,7 @@ def main(argv: list[str]) -> None:
   _set_up_jax()
   workdir = pathlib.Path(_WORKDIR.value or '.')  # a required flag
   try:
+    _check_flags(_MODE.value)
     _command(_MODE.value)(workdir=workdir)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)

@@ -24,8 +24,6 @@ from vdm_jax.model import Model
 from vdm_jax.samplers.blocks import whole_ratio
 from vdm_jax.systems.registry import build_sampler
 
-TASKS = ('extend', 'interpolate', 'upsample')
-
 
 def read(
   path: pathlib.Path, model: Model, task: str, factor: int = 2
@@ -38,7 +36,7 @@ def read(
   Args:
     path: the file.
     model: what it is for.
-    task: one of TASKS.
+    task: 'extend', 'interpolate' or 'upsample'.
     factor: how many times smaller than the model's frames, for 'upsample'.
 
   Raises:
@@ -85,7 +83,7 @@ def run(
   """Returns what a task makes of each video, [N, F, H, W, C].
 
   Args:
-    task: one of TASKS.
+    task: 'extend', 'interpolate' or 'upsample'.
     model: what makes it.
     key: random key.
     known: the videos, [N, n, h, w, C].
@@ -114,6 +112,7 @@ def cascade(
   *,
   label: Any = None,
   prompt: Any = None,
+  image: np.ndarray | None = None,
   **options: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws videos with one model and refines them with another, VDM Figure 2.
@@ -128,6 +127,7 @@ def cascade(
     num: how many videos.
     label: as for `Model.sample`; the finer model gets it too if it has classes.
     prompt: likewise.
+    image: likewise.
     **options: fields of `SampleSettings` for both models.
 
   Returns:
@@ -152,13 +152,16 @@ def cascade(
       f'{finer.frameskip:g}: its frames must be a whole number of times '
       'larger, its frameskip as often smaller, and its videos no longer.'
     )
-  if label is None and prompt is None:
+  if label is None and prompt is None and image is None:
     label = base.conditions.labels_in_turn(num)
     prompt = base.conditions.captions_in_turn(num)
-  base.conditions(num, label, prompt)  # refuses before anything is drawn
+  base.conditions(num, label, prompt, image)  # refuses before anything is drawn
+  if image is not None and image.ndim == 3:
+    image = image[None].repeat(num, 0)
   heard = {
     'label': finer.conditions.num_classes > 0,
     'prompt': finer.conditions.texts is not None,
+    'image': finer.conditions.embeds,
   }
   heard['guidance_scale'] = any(heard.values())
   size, made = base.settings.batch_size, []
@@ -167,7 +170,11 @@ def cascade(
     count = min(size, num - start)
     asked = {
       name: values if isinstance(values, str | int) else values[start:][:count]
-      for name, values in (('label', label), ('prompt', prompt))
+      for name, values in (
+        ('label', label),
+        ('prompt', prompt),
+        ('image', image),
+      )
       if values is not None
     }
     small = base.sample(first, count, show_progress=True, **asked, **options)

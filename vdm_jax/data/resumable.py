@@ -63,7 +63,7 @@ class Unfinished:
     """
     if path.exists() and not (path / 'store.json').exists():
       raise FileExistsError(
-        f'{path} exists and is no store of embeddings: give another folder.'
+        f'{path} exists and is no store of --mode=encode: give another folder.'
       )
     self._path = path
     self.folder = path.with_name(f'{path.name}.partial')

@@ -33,11 +33,7 @@ from vdm_jax.networks.blocks import (
   nearest_upsample,
 )
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import (
-  ConditionEmbedding,
-  NoiseLevel,
-  count,
-)
+from vdm_jax.networks.embeddings import ConditionEmbedding, NoiseLevel, count
 from vdm_jax.networks.normalization import GroupNorm
 from vdm_jax.networks.text import AttentionPooling, NullText, VisualTokens
 
@@ -162,13 +158,12 @@ class UNet(nn.Module):
       raise ValueError('tokens were given to a network of text_dim=0.')
     if visual is not None and not self.visual_dim:
       raise ValueError('visual was given to a network of visual_dim=0.')
+    embedding, tokens, token_mask = self._conditions(
+      z.shape[1] - num_images, logsnr, label, cond, tokens, token_mask, visual
+    )
     stage_class = nn.remat(Stage) if self.remat else Stage
     block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-    regular = {
-      'dropout': self.dropout,
-      'train': train,
-      'dtype': self.dtype,
-    }
+    regular = {'dropout': self.dropout, 'train': train, 'dtype': self.dtype}
 
     def stage(x, multiplier, name, *, attention=None):
       if attention is None:
@@ -185,7 +180,10 @@ class UNet(nn.Module):
         **regular,
       )(x, embedding, tokens, token_mask)
 
-    def over_time(x, name):
+    def resized(x, way, name):
+      """By a block."""
+      block = block_class(x.shape[-1], resize=way, name=name, **regular)
+      x = block(x, embedding)
       if not self.temporal_convolutions:
         return x
       return TemporalConvolutions(
@@ -197,63 +195,14 @@ class UNet(nn.Module):
 
     def down(x, name):
       if self.resample == 'block':
-        x = block_class(x.shape[-1], resize='down', name=name, **regular)(
-          x, embedding
-        )
-        return over_time(x, name)
+        return resized(x, 'down', name)
       return Conv(x.shape[-1], stride=2, dtype=self.dtype, name=name)(x)
 
     def up(x, name):
       if self.resample == 'block':
-        x = block_class(x.shape[-1], resize='up', name=name, **regular)(
-          x, embedding
-        )
-        return over_time(x, name)
-      x = nearest_upsample(x)
-      return Conv(x.shape[-1], dtype=self.dtype, name=name)(x)
+        return resized(x, 'up', name)
+      return Conv(x.shape[-1], dtype=self.dtype, name=name)(nearest_upsample(x))
 
-    def by_frame(a):
-      """[B, 1 + K, ...], of the video and of each image, to frames."""
-      if a.shape[1] == 1:  # one for all frames
-        return a
-      video = jnp.repeat(a[:, :1], z.shape[1] - num_images, axis=1)
-      return jnp.concatenate([video, a[:, 1:]], axis=1)
-
-    if label is not None and label.ndim == 2:
-      label = by_frame(label)
-    pooled = None
-    if self.text_dim:
-      tokens, token_mask = NullText(self.text_dim, name='no_text')(
-        tokens, token_mask, len(z)
-      )
-      if tokens.ndim == 3:
-        tokens, token_mask = tokens[:, None], token_mask[:, None]
-      if self.text == 'cross':
-        tokens, token_mask = by_frame(tokens), by_frame(token_mask)
-      else:
-        pooled = AttentionPooling(
-          self.embedding_dim, dtype=self.dtype, name='text'
-        )(tokens, token_mask)
-        pooled, tokens, token_mask = by_frame(pooled), None, None
-    if self.visual_dim:
-      if visual is None:
-        visual = jnp.zeros((len(z), self.visual_dim))
-      if visual.ndim == 2:
-        visual = visual[:, None]
-      visual = by_frame(visual)
-      if self.visual == 'cross':
-        tokens, token_mask = VisualTokens(dtype=self.dtype, name='visual_text')(
-          visual, tokens, token_mask
-        )
-    embedding = ConditionEmbedding(
-      self.embedding_dim,
-      self.embedding_layers,
-      sinusoid_dim=self.width,
-      noise_level=self.noise_level,
-      classes=self.classes,
-      dtype=self.dtype,
-      name='embedding',
-    )(logsnr, label, pooled, visual, cond)
     z = rearrange(
       z.astype(self.dtype),
       'b f (y p) (x q) c -> b f y x (p q c)',
@@ -295,3 +244,57 @@ class UNet(nn.Module):
       p=self.patch,
       q=self.patch,
     )
+
+  @nn.nowrap  # part of the compact call
+  def _conditions(
+    self,
+    frames: int,
+    logsnr: Array,
+    label: Array | None,
+    cond: Array | None,
+    tokens: Array | None,
+    token_mask: Array | None,
+    visual: Array | None,
+  ) -> tuple[Array, Array | None, Array | None]:
+    """The conditioning embedding, and the tokens to attend to, by frame."""
+
+    def by_frame(a):
+      """[B, 1 + K, ...], of the video and of each image, to frames."""
+      video = jnp.repeat(a[:, :1], frames if a.shape[1] > 1 else 1, axis=1)
+      return jnp.concatenate([video, a[:, 1:]], axis=1)
+
+    if label is not None and label.ndim == 2:
+      label = by_frame(label)
+    pooled = None
+    if self.text_dim:
+      null = NullText(self.text_dim, name='no_text')
+      tokens, token_mask = null(tokens, token_mask, len(logsnr))
+      if tokens.ndim == 3:
+        tokens, token_mask = tokens[:, None], token_mask[:, None]
+      if self.text == 'cross':
+        tokens, token_mask = by_frame(tokens), by_frame(token_mask)
+      else:
+        pool = AttentionPooling(
+          self.embedding_dim, dtype=self.dtype, name='text'
+        )
+        pooled = by_frame(pool(tokens, token_mask))
+        tokens = token_mask = None
+    if self.visual_dim:
+      if visual is None:
+        visual = jnp.zeros((len(logsnr), self.visual_dim))
+      if visual.ndim == 2:
+        visual = visual[:, None]
+      visual = by_frame(visual)
+      if self.visual == 'cross':
+        beside = VisualTokens(self.dtype, name='visual_text')
+        tokens, token_mask = beside(visual, tokens, token_mask)
+    embedding = ConditionEmbedding(
+      self.embedding_dim,
+      self.embedding_layers,
+      sinusoid_dim=self.width,
+      noise_level=self.noise_level,
+      classes=self.classes,
+      dtype=self.dtype,
+      name='embedding',
+    )(logsnr, label, pooled, visual, cond)
+    return embedding, tokens, token_mask

@@ -20,8 +20,7 @@ adds the missing gradient of log q(x^a | z), approximated by a Gaussian.
 
 Everything here maps a DenoiseFn to a DenoiseFn or a corrector to a corrector,
 and so works with every sampler, corrector and guidance, and but for redrawing
-with every noise prior: `samplers.correlated` has eq. (7) where frames share
-noise.
+with every noise prior: `samplers.misfit` has eq. (7) where frames share noise.
 """
 
 import dataclasses
@@ -38,10 +37,15 @@ from jax.typing import ArrayLike
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Schedule
-from vdm_jax.samplers import correlated
 from vdm_jax.samplers.guidance import clip
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
-from vdm_jax.samplers.measurements import Measure, region, together
+from vdm_jax.samplers.measurements import (
+  Measure,
+  check_value,
+  region,
+  together,
+)
+from vdm_jax.samplers.misfit import Misfit, Shared, White
 from vdm_jax.shapes import DenoiseFn, LogSNR, PRNGKey, Video
 
 
@@ -50,9 +54,7 @@ def guide_by_reconstruction(
   measure: Measure,
   value: Any,
   weight: float,
-  *,
-  covariance: Array | None = None,
-  known: Any = True,
+  misfit: Misfit = White(),
 ) -> DenoiseFn:
   """Pulls x_hat towards videos that measure `value`, eq. (7) and (8).
 
@@ -62,33 +64,17 @@ def guide_by_reconstruction(
     measure: a differentiable map from a video to a tree of arrays.
     value: what it should give, of the same structure.
     weight: w_r; 0 is no guidance.
-    covariance: K of noise that frames share, [F, F] or [B, F, F], see
-      `samplers.correlated`; None is independent noise.
-    known: with a covariance, which numbers are known, a tree like `value`, each
-      broadcastable to it; True is all.
+    misfit: the squared norm, `White` or of noise that frames share.
   """
-  precisions: Any = None
-  if covariance is not None:
-    correlated.check_measure(value, covariance.shape[-1])
-    known = jax.tree.map(lambda _: True, value) if known is True else known
-    precisions = jax.tree.map(
-      lambda _, known: correlated.precision(covariance, known), value, known
-    )
 
   def guided(z: Video, logsnr: LogSNR) -> Video:
     x_hat, pull_back = jax.vjp(lambda z: denoise(z, logsnr), z)
-    gradient = pull_back(jax.grad(squared_error)(x_hat))[0]
-    if covariance is not None:
-      gradient = correlated.over_frames(covariance, gradient)
-    return x_hat - 0.5 * weight * gaussian.alpha(logsnr) * gradient
+    gradient = pull_back(jax.grad(distance)(x_hat))[0]
+    pull = 0.5 * weight * gaussian.alpha(logsnr) * misfit.step(gradient)
+    return x_hat - pull
 
-  def squared_error(x_hat: Array) -> Array:
-    errors = jax.tree.map(jnp.subtract, value, measure(x_hat))
-    if covariance is None:
-      squares = jax.tree.map(lambda error: jnp.sum(error**2), errors)
-    else:
-      squares = jax.tree.map(correlated.squared, errors, precisions)
-    return jax.tree.reduce(jnp.add, squares)
+  def distance(x_hat: Array) -> Array:
+    return misfit(jax.tree.map(jnp.subtract, value, measure(x_hat)))
 
   return guided
 
@@ -222,16 +208,16 @@ def sample_given(
   observed = jnp.broadcast_to(jnp.asarray(observed, jnp.float32), shape)
   known, target, where = region(mask), jnp.where(mask, observed, 0.0), mask
   if measure is not None:
-    _check_value(measure, value, shape)
+    check_value(measure, value, shape)
     known, target = together(known, measure), (target, value)
     where = mask, measured
 
   given = denoise
   if method == 'reconstruction':
-    covariance = None if independent else noise.covariance(shape[1])
-    given = guide_by_reconstruction(
-      denoise, known, target, weight, covariance=covariance, known=where
-    )
+    misfit = White()
+    if not independent:
+      misfit = Shared.of(noise.covariance(shape[1]), target, where)
+    given = guide_by_reconstruction(denoise, known, target, weight, misfit)
   if redraw:
     corrector = Redraw(observed, mask, corrector)
   else:
@@ -279,22 +265,4 @@ def _check_range(observed: ArrayLike, mask: ArrayLike) -> None:
     raise ValueError(
       f'known pixels reach {worst:g}; give them in [-1, 1], uint8 divided by '
       '127.5 minus 1.'
-    )
-
-
-def _check_value(measure: Measure, value: Any, shape: tuple[int, ...]) -> None:
-  """Raises ValueError unless `value` is shaped like a measurement."""
-  video = jax.ShapeDtypeStruct(shape, jnp.float32)
-  try:
-    measured = jax.eval_shape(measure, video)
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f'the measure does not fit videos of {shape}: {error}'
-    ) from error
-  expected = jax.tree.map(lambda a: a.shape, measured)
-  found = jax.tree.map(jnp.shape, value)
-  if found != expected:
-    raise ValueError(
-      f'the value has shape {found}, but measuring a video of {shape} gives '
-      f'{expected}.'
     )

@@ -16,6 +16,7 @@ times the weight.  Where pixels are measured, weights above 2 overshoot.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -72,3 +73,27 @@ def grey() -> Measure:
 def together(*measures: Measure) -> Measure:
   """Returns the measurement of a tuple of all `measures`."""
   return lambda x: tuple(measure(x) for measure in measures)
+
+
+def check_value(measure: Measure, value: Any, shape: tuple[int, ...]) -> None:
+  """Raises ValueError unless `value` is shaped like a video's measurement.
+
+  Args:
+    measure: the measurement.
+    value: what it should give.
+    shape: of the video.
+  """
+  video = jax.ShapeDtypeStruct(shape, jnp.float32)
+  try:
+    measured = jax.eval_shape(measure, video)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'the measure does not fit videos of {shape}: {error}'
+    ) from error
+  expected = jax.tree.map(lambda a: a.shape, measured)
+  found = jax.tree.map(jnp.shape, value)
+  if found != expected:
+    raise ValueError(
+      f'the value has shape {found}, but measuring a video of {shape} gives '
+      f'{expected}.'
+    )

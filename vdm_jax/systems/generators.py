@@ -18,7 +18,8 @@ from vdm_jax.diffusion import decomposed
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.diffusion.parameterization import Parameterization
 from vdm_jax.networks.embeddings import sinusoid
-from vdm_jax.systems.draw import conditions, dropout, of_video
+from vdm_jax.systems import conditioning
+from vdm_jax.systems.draw import dropout
 from vdm_jax.systems.protocol import Params
 
 Training = Literal['stop_gradient', 'joint', 'fixed']
@@ -116,7 +117,7 @@ class Generators:
       keys[1],
       decomposed.without_base_noise(frames, base_noise, share, logsnr),
       logsnr,
-      of_video(cond),
+      conditioning.of_video(cond),
       vectors=self._told(noise, num_frames),
     )
     output = decomposed.compose(base, rest, share)  # eq. (13)
@@ -146,7 +147,8 @@ class Generators:
   ) -> Any:
     """Runs a generator on the conditions that it takes."""
     network: nn.Module = getattr(self, name)
-    options |= {k: cond[k] for k in conditions([network]) if k in cond}
+    takes = conditioning.names([network])
+    options |= {name: cond[name] for name in takes if name in cond}
     return network.apply(
       {'params': params[name]},
       z,

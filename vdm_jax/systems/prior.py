@@ -22,7 +22,7 @@ from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.samplers import conditional
 from vdm_jax.samplers.guidance import classifier_free_together
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import conditions, with_nothing
+from vdm_jax.systems import conditioning
 from vdm_jax.systems.protocol import Batch, Cond, Params
 
 
@@ -45,7 +45,7 @@ class EmbeddingPrior:
   @property
   def conditions(self) -> list[str]:
     """Names of what the network is conditioned on."""
-    return conditions([self.network])
+    return conditioning.names([self.network])
 
   def init(self, key: Array, dim: int) -> Params:
     """Returns fresh parameters for vectors of `dim` numbers."""
@@ -84,7 +84,8 @@ class EmbeddingPrior:
     cond = self._taken(cond)
     guided = self.guidance_scale != 1.0 and bool(cond)
     if guided:
-      cond = with_nothing(cond, getattr(self.network, 'num_classes', 0))
+      num_classes = conditioning.most([self.network], 'num_classes')
+      cond = conditioning.with_nothing(cond, num_classes)
 
     def denoise(z, logsnr):
       logsnr = jnp.broadcast_to(logsnr, z.shape[:1])

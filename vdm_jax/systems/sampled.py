@@ -15,7 +15,8 @@ from vdm_jax import samplers
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Corrector, Sampler
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import aside, with_nothing
+from vdm_jax.systems.conditioning import with_nothing
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Cond, Params
 from vdm_jax.systems.trained import Trained
 
@@ -62,7 +63,7 @@ class Sampled(Trained):
     See `samplers.conditional.sample_given`, which takes the options too.
     """
     shape = jnp.broadcast_shapes(jnp.shape(observed), jnp.shape(mask))
-    cond = self.complete(params, aside(key, 0), shape, cond or {})
+    cond = self.complete(params, aside(key), shape, cond or {})
     return conditional.sample_given(
       key,
       self.denoiser(params, cond, guidance_scale),
@@ -100,7 +101,7 @@ class Sampled(Trained):
       guidance_scale: classifier-free guidance; 1 is none.
       progress: called on the host with the number of finished steps.
     """
-    cond = self.complete(params, aside(key, 0), shape, cond or {})
+    cond = self.complete(params, aside(key), shape, cond or {})
     return samplers.sample(
       key,
       guidance.clip(self.denoiser(params, cond, guidance_scale)),

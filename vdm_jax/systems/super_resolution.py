@@ -78,7 +78,7 @@ class SuperResolution(VDM):
     drawn = super().draw(key, batch)
     video = batch['video']
     frames = video.shape[1] + batch.get('images', video[:, :0]).shape[1]
-    level_key, noise_key = jax.random.split(aside(key, 0))
+    level_key, noise_key = jax.random.split(aside(key))
     shape = (len(video), frames, *self._small(video.shape[2:4]), video.shape[4])
     return drawn | {
       'low_logsnr': self.augmentation(jax.random.uniform(level_key, shape[:1])),

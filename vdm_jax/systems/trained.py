@@ -7,6 +7,7 @@ A system says what its networks are and what they output together; by its
 parameterization that is a DenoiseFn, and by its weight a loss.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +20,13 @@ from vdm_jax.diffusion.noise import BaseResidual, Independent, NoisePrior
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.shapes import DenoiseFn
-from vdm_jax.systems.draw import conditions, draw, most, together
+from vdm_jax.systems import conditioning
+from vdm_jax.systems.draw import draw, together
 from vdm_jax.systems.protocol import Batch, Cond, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trained:
+class Trained(abc.ABC):
   """A system by its `networks` and their `output`.
 
   Attributes:
@@ -46,30 +48,31 @@ class Trained:
     losses.check_weight(self.loss_weight)
 
   @property
+  @abc.abstractmethod
   def networks(self) -> Sequence[Any]:
     """The networks, whose conditions are those of the system."""
-    return ()
 
   @property
   def num_classes(self) -> int:
     """Classes that videos can be asked for; 0 for none."""
-    return most(self.networks, 'num_classes')
+    return conditioning.most(self.networks, 'num_classes')
 
   @property
   def text_dim(self) -> int:
     """Width of the tokens of captions; 0 for none."""
-    return most(self.networks, 'text_dim')
+    return conditioning.most(self.networks, 'text_dim')
 
   @property
   def visual_dim(self) -> int:
     """Width of visual embeddings; 0 for none."""
-    return most(self.networks, 'visual_dim')
+    return conditioning.most(self.networks, 'visual_dim')
 
   @property
   def conditions(self) -> list[str]:
     """Names of the conditions, see `Cond`."""
-    return conditions(self.networks)
+    return conditioning.names(self.networks)
 
+  @abc.abstractmethod
   def output(
     self,
     params: Params,
@@ -90,7 +93,6 @@ class Trained:
       num_images: K.
       key: for dropout; None is sampling.
     """
-    raise TypeError(f'{type(self).__name__} must say what it predicts.')
 
   def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
     """Returns what the networks see of a batch beside z; here, nothing.
@@ -134,7 +136,7 @@ class Trained:
       noise=self.noise_given(batch),
       conditions=self.conditions,
       num_classes=self.num_classes,
-      dropout=self.cond_dropout,
+      cond_dropout=self.cond_dropout,
     )
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:

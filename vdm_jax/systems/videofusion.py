@@ -142,7 +142,7 @@ class VideoFusion(Sampled):
       wanted.append(shares.encode(batch['share']))
     if self.prior:
       vectors = jnp.concatenate(wanted, -1)
-      drawn |= self.prior.draw(aside(key, 0), vectors)
+      drawn |= self.prior.draw(aside(key), vectors)
     return drawn
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:

@@ -5,6 +5,7 @@ while it runs on the device.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vdm_jax.samplers import Ancestral, Corrector, Sampler
-from vdm_jax.samplers.measurements import Measure, lower_resolution
+from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Cond, Params, System
 from vdm_jax.training import sharding
@@ -103,11 +104,8 @@ class VideoSampler:
         videos, sharding.batch_sharding(mesh)
       )
 
-    def complete(params: Params, key: Array, cond: Any) -> Cond:
-      shape = len(cond['content']), *video_shape
-      return system.complete(params, aside(key, 0), shape, cond)
-
-    self._draw, self._complete = jax.jit(draw), jax.jit(complete)
+    self._draw = jax.jit(draw)
+    self._complete = completer(system, video_shape)
 
   def _on_step(self, step: Any) -> None:
     del step
@@ -143,7 +141,7 @@ class VideoSampler:
     if shares_noise:  # one key for all batches: what is apart is numbered
       apart = np.arange(num, dtype=np.int32)
       given = dict.fromkeys(_SHARED, apart) | given
-      given = self._complete(params, key, given)
+      given = self._complete(params, key, num, given)
     videos = []
     with tqdm(
       total=batches * self.settings.num_steps,
@@ -164,6 +162,27 @@ class VideoSampler:
     return np.concatenate(videos)[:num]
 
 
+def completer(
+  system: System, video_shape: tuple[int, ...]
+) -> Callable[[Params, Array, int, Cond], Cond]:
+  """Returns what makes the conditions of videos that are drawn in parts.
+
+  Args:
+    system: what was trained.
+    video_shape: (F, H, W, C).
+
+  Returns:
+    (params, key, num, cond) -> cond, of all videos at once, as drawing them
+    with this key would make it.
+  """
+
+  @functools.partial(jax.jit, static_argnums=2)
+  def complete(params: Params, key: Array, num: int, cond: Cond) -> Cond:
+    return system.complete(params, aside(key), (num, *video_shape), cond)
+
+  return complete if system.completes else lambda params, key, num, cond: cond
+
+
 def conditional_sampler(
   system: System, settings: SampleSettings, method: str, times: int = 0
 ) -> Callable[..., Array]:
@@ -182,15 +201,16 @@ def conditional_sampler(
   """
 
   def draw(params, key, cond, observed, mask, seen):
-    measure: Measure | None = None
-    value, measured = None, True
+    guide: dict[str, Any] = {}
     if times:
-      small, measured = seen
+      small, there = seen
       shrink = lower_resolution(times)
       # A mean of n^2 pixels is known n times better than one of them.
-      value = times * small
-      measure = lambda x: times * jnp.where(measured, shrink(x), 0.0)  # noqa: E731
-
+      guide = {
+        'measure': lambda x: times * jnp.where(there, shrink(x), 0.0),
+        'value': times * small,
+        'measured': there,
+      }
     return system.sample_given(
       params,
       key,
@@ -199,13 +219,11 @@ def conditional_sampler(
       cond=cond,
       method=method,
       weight=settings.reconstruction_weight,
-      measure=measure,
-      value=value,
-      measured=measured,
       sampler=settings.sampler,
       num_steps=settings.num_steps,
       corrector=settings.corrector,
       guidance_scale=settings.guidance_scale,
+      **guide,
     )
 
   return jax.jit(draw)
