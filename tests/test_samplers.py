@@ -19,7 +19,9 @@ from vdm_jax.samplers import (
   DDIM,
   DEIS,
   Ancestral,
+  Churn,
   Heun,
+  Kutta,
   Langevin,
   guidance,
   sample,
@@ -56,8 +58,17 @@ def draw(sampler, num_steps, prior=noise.Independent(), key=0, shape=SHAPE):
 )
 @pytest.mark.parametrize(
   'sampler',
-  [Ancestral(0.0), Ancestral(0.3), DDIM(), Heun(), DEIS(2), DEIS(3)],
-  ids=['ancestral-0', 'ancestral-0.3', 'ddim', 'heun', 'deis-2', 'deis-3'],
+  [
+    Ancestral(0.0),
+    Ancestral(0.3),
+    DDIM(),
+    Heun(),
+    DEIS(2),
+    DEIS(3),
+    Kutta(),
+    Churn(Kutta(), 0.2),
+  ],
+  ids=str,
 )
 def test_samples_have_the_true_mean_and_covariance(sampler, prior):
   """At 128 steps the discretization error is below the Monte Carlo error.
@@ -111,8 +122,15 @@ def flow_errors(sampler, counts):
 
 @pytest.mark.parametrize(
   ('sampler', 'order'),
-  [(DDIM(), 1), (DEIS(1), 1), (Heun(), 2), (DEIS(2), 2), (DEIS(3), 3)],
-  ids=['ddim', 'deis-1', 'heun', 'deis-2', 'deis-3'],
+  [
+    (DDIM(), 1),
+    (DEIS(1), 1),
+    (Heun(), 2),
+    (DEIS(2), 2),
+    (DEIS(3), 3),
+    (Kutta(), 3),
+  ],
+  ids=str,
 )
 def test_a_deterministic_sampler_converges_at_its_order(sampler, order):
   errors = flow_errors(sampler, [128, 256, 512])

@@ -13,6 +13,9 @@ A weight is a function logsnr -> log w(logsnr).  The named ones:
                                         as v in noise, at most 20 near the data:
                                         for short runs, which learn structure
                                         before grain
+    edm        w = (edm_sigma^2 + d^2) / (edm_sigma d)^2
+                                        |F_target - F|^2 of data of deviation
+                                        d = 0.5: Karras et al. 2022, PYoCo
 
 Any weight goes with any parameterization.  The error is computed in the space
 of the network's output, where it is well scaled at every noise level, and the
@@ -35,6 +38,7 @@ LogWeight = Callable[[Array], Array]
 
 MIN_SNR_GAMMA = 5.0
 V_BOUND = 20.0
+EDM_SIGMA_DATA = 0.5
 
 LOG_WEIGHTS: dict[str, LogWeight] = {
   'x': jnp.zeros_like,
@@ -44,6 +48,10 @@ LOG_WEIGHTS: dict[str, LogWeight] = {
   'min_snr': lambda logsnr: jnp.minimum(logsnr, math.log(MIN_SNR_GAMMA)),
   'bounded_v': lambda logsnr: (
     jax.nn.softplus(logsnr) - jax.nn.softplus(logsnr - math.log(V_BOUND))
+  ),
+  'edm': lambda logsnr: (
+    jax.nn.softplus(logsnr + 2 * math.log(EDM_SIGMA_DATA))
+    - 2 * math.log(EDM_SIGMA_DATA)
   ),
 }
 

@@ -7,7 +7,11 @@ the other two:
     X     predicts x                    eps_hat = (z - alpha x_hat) / sigma
     V     predicts alpha eps - sigma x    x_hat = alpha z - sigma v_hat
                                         eps_hat = sigma z + alpha v_hat
+    EDM   predicts (sigma x / d - d alpha eps) / n
+                                   x_hat = (d^2 alpha z / n + d sigma F_hat) / n
+                                   eps_hat = (sigma z / n - d alpha F_hat) / n
 
+with n^2 = sigma^2 + d^2 alpha^2, the variance of z for data of deviation d.
 The squared errors differ by a function of logsnr alone,
 
     |x - x_hat|^2 = e^{log_x_error(logsnr)} |target - output|^2,
@@ -15,7 +19,7 @@ The squared errors differ by a function of logsnr alone,
 which lets `diffusion.losses` state every weight as w(logsnr) of eq. (2).
 
 Source: VDM, section 2; v-prediction: Progressive Distillation (Salimans and
-Ho 2022), Appendix D.
+Ho 2022), Appendix D; EDM: Karras et al. 2022, Table 1, and PYoCo, section 3.
 """
 
 import dataclasses
@@ -43,7 +47,12 @@ class Prediction(NamedTuple):
 
 @runtime_checkable
 class Parameterization(Protocol):
-  """The meaning of a network's output."""
+  """The meaning of a network's output, and the scale of its input."""
+
+  def network_input(self, z: Video, logsnr: LogSNR) -> Video:
+    """Returns what the network is given of z; here, z."""
+    del logsnr
+    return z
 
   def target(self, x: Video, eps: Video, logsnr: LogSNR) -> Video:
     """Returns what the network should output for this pair."""
@@ -65,7 +74,7 @@ def eps_from_x(x_hat: Video, z: Video, logsnr: LogSNR) -> Video:
 
 
 @dataclasses.dataclass(frozen=True)
-class Eps:
+class Eps(Parameterization):
   """The network predicts the noise."""
 
   def target(self, x: Video, eps: Video, logsnr: LogSNR) -> Video:
@@ -84,7 +93,7 @@ class Eps:
 
 
 @dataclasses.dataclass(frozen=True)
-class X:
+class X(Parameterization):
   """The network predicts the clean video."""
 
   def target(self, x: Video, eps: Video, logsnr: LogSNR) -> Video:
@@ -102,7 +111,7 @@ class X:
 
 
 @dataclasses.dataclass(frozen=True)
-class V:
+class V(Parameterization):
   """The network predicts v = alpha eps - sigma x."""
 
   def target(self, x: Video, eps: Video, logsnr: LogSNR) -> Video:
@@ -119,3 +128,62 @@ class V:
   def log_x_error(self, logsnr: Array) -> Array:
     """sigma^2."""
     return jax.nn.log_sigmoid(-logsnr)
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM(Parameterization):
+  """EDM's preconditioning, in log-SNR.
+
+  With edm_sigma = sigma / alpha and z / alpha in place of z it is
+
+      D = c_skip z_edm + c_out F(c_in z_edm)
+      c_skip = d^2 / (edm_sigma^2 + d^2)
+      c_out = edm_sigma d / sqrt(edm_sigma^2 + d^2)
+      c_in = 1 / sqrt(edm_sigma^2 + d^2)
+
+  so that F sees and predicts numbers of variance one.  F is told the noise
+  level as every network here is; EDM's c_noise is -logsnr / 8.  For d = 1 it is
+  V with the opposite sign.
+
+  Attributes:
+    sigma_data: d, the standard deviation of the data.
+  """
+
+  sigma_data: float = 0.5
+
+  def __post_init__(self):
+    if not self.sigma_data > 0:
+      raise ValueError(
+        f'sigma_data={self.sigma_data} is not allowed: give the standard '
+        'deviation of the data, above 0.'
+      )
+
+  def _deviation(self, logsnr: Array) -> Array:
+    """n, the standard deviation of z."""
+    return jnp.sqrt(
+      jnp.square(sigma(logsnr)) + jnp.square(self.sigma_data * alpha(logsnr))
+    )
+
+  def network_input(self, z: Video, logsnr: LogSNR) -> Video:
+    """Returns c_in z_edm = z / n."""
+    return z / self._deviation(expand(logsnr, z))
+
+  def target(self, x: Video, eps: Video, logsnr: LogSNR) -> Video:
+    """Returns (x - c_skip z_edm) / c_out."""
+    logsnr = expand(logsnr, x)
+    d = self.sigma_data
+    difference = sigma(logsnr) / d * x - d * alpha(logsnr) * eps
+    return difference / self._deviation(logsnr)
+
+  def predict(self, output: Video, z: Video, logsnr: LogSNR) -> Prediction:
+    """x_hat = c_skip z_edm + c_out F."""
+    level = expand(logsnr, z)
+    d, n = self.sigma_data, self._deviation(level)
+    x_hat = (d**2 * alpha(level) / n * z + d * sigma(level) * output) / n
+    eps_hat = (sigma(level) * z / n - d * alpha(level) * output) / n
+    return Prediction(x_hat, eps_hat)
+
+  def log_x_error(self, logsnr: Array) -> Array:
+    """c_out^2."""
+    noise = jax.nn.log_sigmoid(-logsnr)
+    return noise + 2 * jnp.log(self.sigma_data / self._deviation(logsnr))

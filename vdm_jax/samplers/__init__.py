@@ -7,9 +7,11 @@
 
 from vdm_jax.samplers import blocks, conditional, guidance, measurements
 from vdm_jax.samplers.ancestral import Ancestral
+from vdm_jax.samplers.churn import Churn
 from vdm_jax.samplers.ddim import DDIM
 from vdm_jax.samplers.deis import DEIS
 from vdm_jax.samplers.heun import Heun
+from vdm_jax.samplers.kutta import Kutta
 from vdm_jax.samplers.langevin import Langevin
 from vdm_jax.samplers.loop import Corrector, Sampler, sample
 
@@ -17,8 +19,10 @@ __all__ = [
   'DDIM',
   'DEIS',
   'Ancestral',
+  'Churn',
   'Corrector',
   'Heun',
+  'Kutta',
   'Langevin',
   'Sampler',
   'blocks',

@@ -6,7 +6,8 @@
       z_s = corrector(z_s)              optional, e.g. Langevin, VDM eq. (5)
     return the last x_hat
 
-The times are uniformly spaced (VDM, section 2).  The loop is a `lax.scan`:
+The times are uniformly spaced (VDM, section 2) unless the schedule has levels
+of its own (EDM).  The loop is a `lax.scan`:
 one compilation and one device program, whatever the number of steps.
 
 Every draw of noise, the first and those inside the steps, comes from the same
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion.noise import Independent, NoisePrior
-from vdm_jax.diffusion.schedules import Schedule
+from vdm_jax.diffusion.schedules import Schedule, levels
 from vdm_jax.shapes import DenoiseFn, PRNGKey, Video
 
 
@@ -108,7 +109,7 @@ def sample(
     raise ValueError(f'sample got num_steps={num_steps}; give at least 1.')
   init_key, loop_key = jax.random.split(key)
   z = noise.sample(init_key, shape)
-  logsnrs = schedule(jnp.linspace(1.0, 0.0, num_steps + 1))
+  logsnrs = levels(schedule, num_steps)
 
   def advance(carry, step):
     z, _, memory = carry

@@ -151,7 +151,7 @@ class Generators:
     options |= {name: cond[name] for name in takes if name in cond}
     return network.apply(
       {'params': params[name]},
-      z,
+      self.parameterization.network_input(z, logsnr),
       logsnr,
       cond=vectors,
       **options,

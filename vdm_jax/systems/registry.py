@@ -1,5 +1,6 @@
 """Systems from configs: the names that a config may use."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from vdm_jax.samplers import (
   DDIM,
   DEIS,
   Ancestral,
+  Churn,
   Corrector,
   Heun,
+  Kutta,
   Langevin,
   Sampler,
 )
@@ -28,7 +31,11 @@ SYSTEMS = {
   'videofusion': VideoFusion,
 }
 NETWORKS = {'unet': UNet, 'prior': Prior}
-SCHEDULES = {'cosine': schedules.Cosine}
+SCHEDULES = {
+  'cosine': schedules.Cosine,
+  'log_normal': schedules.LogNormal,
+  'karras': schedules.Karras,
+}
 NOISE = {
   'independent': noise.Independent,
   'mixed': noise.Mixed,
@@ -39,12 +46,14 @@ PARAMETERIZATIONS = {
   'eps': parameterization.Eps,
   'x': parameterization.X,
   'v': parameterization.V,
+  'edm': parameterization.EDM,
 }
 SAMPLERS = {
   'ancestral': Ancestral,
   'ddim': DDIM,
   'heun': Heun,
   'deis': DEIS,
+  'kutta': Kutta,
 }
 CORRECTORS = {'langevin': Langevin}
 
@@ -73,6 +82,12 @@ def build_system(
     )
     for part, (choices, default) in parts.items()
   }
+  if 'sample_schedule' in values:
+    built['sample_schedule'] = construct(
+      SCHEDULES,
+      values.pop('sample_schedule'),
+      'config.system.sample_schedule',
+    )
   if fused:
     built |= _generators(network, values.pop('prior', {}))
   else:
@@ -110,8 +125,16 @@ def _generators(
 
 
 def build_sampler(section: Mapping[str, Any]) -> Sampler:
-  """Returns the sampler of the section `config.sample.sampler`."""
-  return construct(SAMPLERS, section, 'config.sample.sampler')
+  """Returns the sampler of the section `config.sample.sampler`.
+
+  Fields of `Churn` beside a sampler's own make it stochastic.
+  """
+  path = 'config.sample.sampler'
+  names = {field.name for field in dataclasses.fields(Churn)}
+  churn = {k: v for k, v in section.items() if k in names}
+  rest = {k: v for k, v in section.items() if k not in names}
+  sampler = construct(SAMPLERS, rest, path)
+  return construct(Churn, churn, path, sampler=sampler) if churn else sampler
 
 
 def build_corrector(section: Mapping[str, Any]) -> Corrector:

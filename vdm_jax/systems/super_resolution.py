@@ -99,8 +99,9 @@ class SuperResolution(VDM):
     """Returns what the network predicts, given 'low' and 'low_logsnr' too."""
     low = jax.image.resize(given['low'], z.shape, 'bilinear')
     told = sinusoid(position(given['low_logsnr'], 'logsnr'), _LEVEL_DIM)
-    z = jnp.concatenate([z, low], -1)
-    return super().output(params, z, logsnr, given, cond=told, **options)
+    return super().output(
+      params, z, logsnr, given, beside=low, cond=told, **options
+    )
 
   def seen(self, drawn: Batch, x: Array) -> dict[str, Array]:
     """Returns the noisy small videos of a drawn batch."""

@@ -30,7 +30,8 @@ class Trained(abc.ABC):
   """A system by its `networks` and their `output`.
 
   Attributes:
-    schedule: t -> logsnr.
+    schedule: t -> logsnr, that of training.
+    sample_schedule: that of sampling; None is the same.
     noise: noise prior over frames.
     parameterization: what the networks predict.
     loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
@@ -39,6 +40,7 @@ class Trained(abc.ABC):
   """
 
   schedule: Schedule = Cosine()
+  sample_schedule: Schedule | None = None
   noise: NoisePrior = Independent()
   parameterization: Parameterization = Eps()
   loss_weight: str = 'eps'

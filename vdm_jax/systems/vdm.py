@@ -54,10 +54,25 @@ class VDM(Sampled):
     *,
     num_images: int = 0,
     key: Array | None = None,
+    beside: Array | None = None,
     **options: Any,
   ) -> Array:
-    """Returns what the network predicts; `options` are its other arguments."""
+    """Returns what the network predicts.
+
+    Args:
+      params: parameters.
+      z: noisy videos and images.
+      logsnr: [B].
+      given: conditions.
+      num_images: K.
+      key: for dropout; None is sampling.
+      beside: further channels that the network sees.
+      **options: its other arguments.
+    """
     options |= {k: given[k] for k in self.conditions if k in given}
+    z = self.parameterization.network_input(z, logsnr)
+    if beside is not None:
+      z = jnp.concatenate([z, beside], -1)
     output: Any = self.network.apply(
       {'params': params},
       z,
