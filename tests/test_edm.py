@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +19,18 @@ from vdm_jax.diffusion import gaussian, losses
 from vdm_jax.diffusion.noise import Independent
 from vdm_jax.diffusion.parameterization import EDM, V
 from vdm_jax.diffusion.schedules import Cosine, Karras, LogNormal, levels
-from vdm_jax.samplers import DDIM, DEIS, Churn, Heun, Kutta, sample
+from vdm_jax.samplers import (
+  DDIM,
+  DEIS,
+  Churn,
+  Heun,
+  Kutta,
+  guidance,
+  sample,
+)
 from vdm_jax.systems.registry import build_sampler
+from vdm_jax.systems.super_resolution import SuperResolution
+from vdm_jax.systems.vdm import VDM
 
 SHAPE = (2, 3, 4, 4, 3)
 SIGMAS = [0.002, 0.05, 0.5, 3.0, 80.0]
@@ -112,6 +123,52 @@ def test_the_loss_is_eq_1_of_pyoco(edm_sigma):
   expected = weight * np.square(x_hat - x).mean((2, 3, 4))
   # x_hat - x is a small difference near the data: float32 keeps 3 digits.
   np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+class Echo(nn.Module):
+  """Predicts the last three channels of what it sees."""
+
+  @nn.compact
+  def __call__(self, z, logsnr, **given):
+    return z[..., -3:]
+
+
+def test_systems_scale_what_networks_see_of_z_and_nothing_else():
+  edm, logsnr = EDM(DATA), rows(3.0)
+  z = jnp.asarray(draw(0), jnp.float32)
+  low = jnp.asarray(draw(1, (2, 3, 2, 2, 3)), jnp.float32)
+  x_hat = VDM(Echo(), parameterization=edm).denoise({}, {})(z, logsnr)
+  expected = edm.predict(edm.network_input(z, logsnr), z, logsnr).x_hat
+  np.testing.assert_allclose(x_hat, expected, rtol=1e-5)
+  finer = SuperResolution(Echo(), parameterization=edm)
+  given = {'low': low, 'low_logsnr': logsnr}
+  x_hat = finer.denoise({}, given)(z, logsnr)
+  larger = jax.image.resize(low, SHAPE, 'bilinear')
+  expected = edm.predict(larger, z, logsnr).x_hat
+  np.testing.assert_allclose(x_hat, expected, rtol=1e-5)
+
+
+def test_training_and_sampling_go_by_their_own_schedules():
+  system = VDM(
+    Echo(),
+    parameterization=EDM(DATA),
+    loss_weight='edm',
+    schedule=LogNormal(-1.0, 0.5),
+    sample_schedule=Karras(0.1, 10.0),
+    cond_dropout=0.0,
+  )
+  video = jnp.zeros((64, 1, 2, 2, 3))
+  drawn = system.draw(jax.random.key(0), {'video': video})
+  log_sigma = -0.5 * np.asarray(drawn['logsnr'])
+  np.testing.assert_allclose(log_sigma.mean(), -1.0, atol=0.05)
+  key, how = jax.random.key(1), {'sampler': Heun(), 'num_steps': 3}
+  found = system.sample({}, key, SHAPE, **how)
+  clipped = guidance.clip(system.denoise({}, {}))
+  expected = sample(key, clipped, SHAPE, schedule=Karras(0.1, 10.0), **how)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  mask = jnp.zeros((1, 3, 1, 1, 1))
+  again = system.sample_given({}, key, found, mask, weight=0.0, **how)
+  np.testing.assert_allclose(again, expected, atol=1e-5)
 
 
 # --- noise levels -------------------------------------------------------------
