@@ -48,14 +48,14 @@ def long(model: vdm_jax.Model, args: argparse.Namespace) -> None:
   colour = np.array([np.bincount(row).argmax() for row in start.colour])
   place = background(first).mean(1)
   rows = []
-  for kind in ('fixed', 'fresh'):
+  for kind, noise in (('fixed', 'shared'), ('fresh', 'fresh')):
     whole = model.extend(
       key,
       first,
       args.frames,
       overlap=args.overlap,
       method='replacement',
-      base_noise=kind,
+      block_noise=noise,
       **settings,
     )
     line = f'{kind:12}'

@@ -149,6 +149,7 @@ def test_named_weights_are_what_their_names_say():
     'truncated': np.maximum(snr, 1),
     'min_snr': np.minimum(snr, 5),
     'bounded_v': (1 + snr) / (1 + snr / 20),
+    'edm': (1 / snr + 0.25) / (0.25 / snr),
   }
   assert expected.keys() == losses.LOG_WEIGHTS.keys()
   for name, weight in expected.items():
@@ -206,6 +207,29 @@ def test_noise_is_independent_over_videos_pixels_and_channels():
       (first[:, 0], other_video[:, 0]),
     ]:
       assert abs(np.corrcoef(a, b)[0, 1]) < 5 / 64, prior
+
+
+@pytest.mark.parametrize('prior', PRIORS, ids=repr)
+def test_parts_of_a_longer_video_have_the_noise_of_one(prior):
+  """Drawn apart by one key; a place says which part, known late."""
+  shape = (64, 5, 16, 16, 3)
+  run = jax.jit(lambda at: prior.at(at).sample(jax.random.key(3), shape))
+  first, second, third = (np.asarray(run(jnp.array(at))) for at in (0, 3, 8))
+  error = 5 * 0.0064  # see above
+  if isinstance(prior, noise.BaseResidual):
+    whole = np.concatenate([first, third], 1)
+    share = np.asarray(prior.shares(5))
+    share = np.concatenate([share, share])  # each part has its base frame
+    claimed = np.sqrt(share[:, None] * share)
+    np.fill_diagonal(claimed, 1)
+  else:
+    np.testing.assert_allclose(first[:, 3:], second[:, :2], atol=1e-5)
+    whole = np.concatenate([first, second[:, 2:], third], 1)
+    claimed = prior.covariance(13)
+  frames = np.moveaxis(whole, 1, 0).reshape(whole.shape[1], -1)
+  np.testing.assert_allclose(np.cov(frames), claimed, atol=error)
+  rows = whole.reshape(64, -1)[:2]
+  assert abs(np.corrcoef(rows)[0, 1]) < 0.1  # videos are not the same
 
 
 def test_correlations_follow_the_papers():

@@ -81,25 +81,25 @@ def test_flags_number_who_shares_noise(tmp_path, monkeypatch):
   np.testing.assert_allclose(videos, videos[[0, 0, 0]], atol=1e-4)
 
 
-@pytest.mark.parametrize('base_noise', ['fixed', 'fresh'])
+@pytest.mark.parametrize('block_noise', ['shared', 'fresh'])
 @pytest.mark.parametrize('method', ['replacement', 'reconstruction'])
 def test_flags_say_how_a_video_is_extended(
-  tmp_path, monkeypatch, method, base_noise
+  tmp_path, monkeypatch, method, block_noise
 ):
   monkeypatch.setattr(commands, 'load', lambda *_: small())
   given = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 2, *SHAPE[1:]))
   given = given.astype(np.float32)
   np.save(tmp_path / 'given.npy', given)
-  flag = f'--method={method}', f'--base_noise={base_noise}', '--seed=3'
+  flag = f'--method={method}', f'--block_noise={block_noise}', '--seed=3'
   file = f'--video={tmp_path / "given.npy"}', '--num_frames=9'
   videos = saved_by(tmp_path, '--mode=extend', *file, *flag)
   for how in ('replacement', 'reconstruction'):
-    for noise in ('fixed', 'fresh'):
+    for noise in ('shared', 'fresh'):
       made = small().extend(
-        jax.random.key(3), given, 9, method=how, base_noise=noise
+        jax.random.key(3), given, 9, method=how, block_noise=noise
       )
       apart = np.abs(made - videos).max()
-      if (how, noise) == (method, base_noise):
+      if (how, noise) == (method, block_noise):
         assert apart == 0
       else:
         assert apart > 1e-3

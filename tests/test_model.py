@@ -25,7 +25,7 @@ class Gaussian:
   """A system of AR(1) frames of independent pixels, known exactly."""
 
   num_classes = text_dim = enlarges = 0
-  completes = False
+  completes = continues = False
 
   def __init__(self, num_frames, frameskip, scale=0.4):
     covariance = exponential_covariance(

@@ -220,10 +220,10 @@ def test_a_trained_model_extends_as_it_is_told(fused, tmp_path, monkeypatch):
   given = given.astype(np.float32)
   np.save(tmp_path / 'given.npy', given)
   images, flag = pictured(tmp_path, 16)
-  flag += ['--base_noise=fixed', '--method=replacement', '--seed=3']
+  flag += ['--block_noise=shared', '--method=replacement', '--seed=3']
   flag += [f'--video={tmp_path / "given.npy"}', '--num_frames=6']
   videos = saved_by(fused / 'video', '--mode=extend', *flag)
-  asked = {'base_noise': 'fixed', 'method': 'replacement'}
+  asked = {'block_noise': 'shared', 'method': 'replacement'}
   model, key = far(fused / 'video'), jax.random.key(3)
   expected = model.extend(key, given, 6, image=images, **asked)
   np.testing.assert_array_equal(videos, expected)

@@ -18,6 +18,7 @@ from vdm_jax.diffusion.schedules import Cosine
 from vdm_jax.model import Model
 from vdm_jax.networks.prior import Prior
 from vdm_jax.networks.unet import UNet
+from vdm_jax.samplers.blocks import Block
 from vdm_jax.systems import shares
 from vdm_jax.systems.draw import draw
 from vdm_jax.systems.prior import EmbeddingPrior
@@ -712,26 +713,27 @@ def test_known_regions_are_kept_under_the_corrector():
 # --- base noise kept, content and motion -------------------------------------
 
 
-def test_fixed_base_noise_is_that_of_every_block():
+def test_shared_base_noise_is_that_of_every_block():
   """Blocks differ in the residual noise alone (section 4.6)."""
   seen = {}
-  for kind in ('fixed', 'fresh'):
+  for kind in ('shared', 'fresh'):
     m = model()
     blocks_drawn = []
     shared = jax.random.key(7)
-    draw = m._drawing(shared, 2, base_noise=kind, method='replacement')
-    for index in range(2):
+    draw = m._drawing(shared, 2, block_noise=kind, method='replacement')
+    for index in (1, 2):
       key = jax.random.fold_in(jax.random.key(0), index)
+      block = Block(tuple(range(6 * index, 6 * index + 6)), (False,) * 6)
       observed = np.zeros((2, *SHAPE), np.float32)
-      made = draw(key, None, observed, np.zeros((1, 6, 1, 1, 1)))
+      made = draw(key, block, observed, np.zeros((1, 6, 1, 1, 1)))
       blocks_drawn.append(np.asarray(made))
     seen[kind] = blocks_drawn
-    if kind == 'fixed':  # and that of a clip drawn with the same key
+    if kind == 'shared':  # and that of a clip drawn with the same key
       clip = m.sample(shared, 2, content=[0, 1])
-  fixed, fresh = seen['fixed'], seen['fresh']
-  np.testing.assert_allclose(fixed[0][:, BASE], fixed[1][:, BASE], atol=1e-5)
-  np.testing.assert_allclose(fixed[0][:, BASE], clip[:, BASE], atol=1e-5)
-  for one, other in itertools.combinations((*fixed, clip), 2):
+  kept, fresh = seen['shared'], seen['fresh']
+  np.testing.assert_allclose(kept[0][:, BASE], kept[1][:, BASE], atol=1e-5)
+  np.testing.assert_allclose(kept[0][:, BASE], clip[:, BASE], atol=1e-5)
+  for one, other in itertools.combinations((*kept, clip), 2):
     assert np.abs(one - other)[:, [0, 5]].max() > 1e-2
   assert np.abs(fresh[0] - fresh[1])[:, BASE].max() > 1e-2
 
@@ -797,8 +799,6 @@ def test_other_noise_has_no_content():
   m = Model(plain, {}, SHAPE, SampleSettings(num_steps=1))
   with pytest.raises(ValueError, match='only the noise prior base_residual'):
     m.sample(jax.random.key(0), 2, content=[0, 0])
-  with pytest.raises(ValueError, match='only the noise prior base_residual'):
-    m.extend(jax.random.key(0), known(), 8, base_noise='fixed')
 
 
 # --- sizes and configs -------------------------------------------------------

@@ -1,13 +1,13 @@
 """Drawing the blocks of one long video with one model.
 
 What a video is asked to show is one thing for all blocks of one model: a prior
-that makes embeddings makes them once.  With base_noise='fixed' the blocks also
-share the base noise of every step, and differ in the residual noise alone: what
-VideoFusion keeps content together by (section 4.6).
+that makes embeddings makes them once.  With block_noise='shared' they also have
+the noise of one video (`NoisePrior.at`), in every step: the chain of PYoCo's
+progressive noise goes on from block to block, and VideoFusion's base noise, by
+which it keeps content together (section 4.6), stays.
 """
 
 import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Drawing:
     label: Any = None,
     prompt: Any = None,
     image: Any = None,
-    base_noise: str = 'fresh',
+    block_noise: str | None = None,
     method: str = 'reconstruction',
     **changes: Any,
   ) -> blocks.Draw:
@@ -100,17 +100,21 @@ class Drawing:
       label: as for `Model.sample`; so are prompt and image.
       prompt: likewise.
       image: likewise.
-      base_noise: 'fresh' for each block, or 'fixed'.
+      block_noise: 'fresh' for each block, or 'shared'; None is 'shared' for
+        mixed and progressive noise.
       method: 'reconstruction' or 'replacement'.
       **changes: fields of `SampleSettings`.
 
     Raises:
       ValueError: for what the model does not take.
     """
-    if base_noise not in ('fresh', 'fixed'):
+    if block_noise not in (None, 'fresh', 'shared'):
       raise ValueError(
-        f"base_noise={base_noise!r} is unknown: choose 'fresh' or 'fixed'."
+        f"block_noise={block_noise!r} is unknown: choose 'fresh' or 'shared'."
       )
+    shares = block_noise == 'shared' or (
+      block_noise is None and self._system.continues
+    )
     if image is None and known and self._conditions.embeds:
       middle = list(known.values())[visual.middle(len(known))]
       image = to_uint8(middle)
@@ -127,17 +131,13 @@ class Drawing:
     if enlarges:  # it sees the small video: nothing is left to guide by
       method, times = 'replacement', 0
     draw = self._sampler(settings, method, times)
-    rows = np.arange(num, dtype=np.int32)
-    if base_noise == 'fixed':  # refuses a prior without base noise
-      self._system.noise_given({'content': rows})
     cond = self._complete(self._params, key, num, cond)
-    counted = itertools.count(1)  # 0 has a video that was drawn with this key
 
     def draw_block(block_key, block, observed, mask):
       given, seen = cond, None
-      if base_noise == 'fixed':
-        block_key, motion = key, rows + num * next(counted)
-        given = {**given, 'content': rows, 'motion': motion}
+      if shares:
+        block_key = key
+        given = {**given, 'place': np.int32(block.frames[0] // block.stride)}
       if low:
         small, there = _frames_of(low, block)
         if not enlarges:

@@ -33,7 +33,7 @@ from vdm_jax.training.report import NonFiniteError
 
 _DRAWN = {'num', 'seed', 'encoder', 'num_steps', 'sampler', 'guidance'}
 _ASKED = _DRAWN | {'label', 'prompt', 'image'}
-_EDITED = _ASKED | {'video', 'method', 'base_noise'}
+_EDITED = _ASKED | {'video', 'method', 'block_noise'}
 _OF_MODE = {  # the flags that a mode reads, beside those that all do
   'train': {'config', 'num'},
   'sample': _ASKED | {'content', 'motion'},
@@ -70,8 +70,8 @@ _CONTENT = flags.DEFINE_list(
   'content', None, 'Numbers; videos of the same one share their base noise.'
 )
 _MOTION = flags.DEFINE_list('motion', None, 'Likewise their residual noise.')
-_BASE_NOISE = flags.DEFINE_enum(
-  'base_noise', None, ['fresh', 'fixed'], 'Of the blocks of a long video.'
+_BLOCK_NOISE = flags.DEFINE_enum(
+  'block_noise', None, ['fresh', 'shared'], 'Of the parts of a long video.'
 )
 _METHOD = flags.DEFINE_enum(
   'method', None, ['reconstruction', 'replacement'], 'Of what is known.'
@@ -146,7 +146,7 @@ def _sample_options(num: int) -> dict[str, Any]:
     'content': repeated(_whole_numbers(_CONTENT)),
     'motion': repeated(_whole_numbers(_MOTION)),
     'method': _METHOD.value,
-    'base_noise': _BASE_NOISE.value,
+    'block_noise': _BLOCK_NOISE.value,
     'overlap': _OVERLAP.value,
   }
   return {name: value for name, value in options.items() if value is not None}

@@ -25,6 +25,7 @@ from vdm_jax import job as jobs
 from vdm_jax.conditions import Conditions
 from vdm_jax.drawing import Drawing, shared_noise
 from vdm_jax.samplers import blocks
+from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.restore import restore
 from vdm_jax.training.sampling import SampleSettings, VideoSampler
@@ -134,9 +135,9 @@ class Model:
       coarse: a model of the same frames at a k times larger frameskip; it
         makes every k-th frame first, and this one those between.
       **options: label, prompt and image as for `sample`, None for no condition
-        and no guidance; method, 'reconstruction' or 'replacement'; base_noise,
-        'fresh' for each block or 'fixed' (VideoFusion, section 4.6), which is
-        that of videos that `sample` drew with the same key and
+        and no guidance; method, 'reconstruction' or 'replacement'; block_noise,
+        'fresh' for each block or 'shared' by them (VideoFusion, section 4.6),
+        which is that of videos that `sample` drew with the same key and
         content=range(B); fields of `SampleSettings`, e.g.
         reconstruction_weight.
 
@@ -155,7 +156,7 @@ class Model:
     else:
       factor = self._times_slower_than(coarse)
       plan = blocks.mixed(len(known), num_frames, window, factor, overlap)
-      by_stride[factor] = coarse._drawing(key, len(videos), **options)
+      by_stride[factor] = coarse._drawing(aside(key), len(videos), **options)
 
     def draw(key, block, observed, mask):
       return by_stride[block.stride](key, block, observed, mask)

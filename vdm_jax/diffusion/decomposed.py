@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion.gaussian import expand, sigma
+from vdm_jax.diffusion.numbered import normal
 from vdm_jax.shapes import LogSNR, PRNGKey, Video
 
 
@@ -40,12 +41,14 @@ class BaseResidual:
     content: numbers [B]; videos of the same number have the same base noise
       (section 4.7).  None gives each its own.
     motion: likewise for the residual noise.
+    place: see `NoisePrior.at`.
   """
 
   base_share: float | tuple[float, ...] | Array = 0.5
   base_frame: int | None = None
   content: Array | None = None
   motion: Array | None = None
+  place: Array | None = None
 
   def __post_init__(self):
     shares = self.base_share
@@ -93,25 +96,28 @@ class BaseResidual:
   def sample(self, key: PRNGKey, shape: tuple[int, ...]) -> Video:
     """Returns noise of `shape` with a common base part."""
     base_key, residual_key = jax.random.split(key)
-    base = _normal(base_key, (shape[0], 1, *shape[2:]), self.content)
-    residual = _normal(residual_key, shape, self.motion)
+    content = self.content
+    if content is None and self.place is not None:
+      content = jnp.arange(shape[0])  # as of a clip that is drawn with these
+    base = normal(base_key, (shape[0], 1, *shape[2:]), numbers=content)
+    residual = normal(
+      residual_key, shape, numbers=self.motion, place=self.place
+    )
     return compose(base, residual, self.shares(shape[1]))
+
+  def at(self, place: Array) -> 'BaseResidual':
+    """Returns the prior of a part of a longer video: its base noise stays.
+
+    That is VideoFusion's section 4.6.  It is also the base noise of videos that
+    were drawn with the same key and the `content` 0, 1, ...
+    """
+    return dataclasses.replace(self, place=place)
 
   def covariance(self, num_frames: int) -> Array:
     """Returns sqrt(l_i l_j) off the diagonal, [F, F] or [B, F, F]."""
     share = self.shares(num_frames)
     common = jnp.sqrt(share[..., :, None] * share[..., None, :])
     return jnp.where(jnp.eye(num_frames, dtype=bool), 1.0, common)
-
-
-def _normal(
-  key: PRNGKey, shape: tuple[int, ...], numbers: Array | None
-) -> Array:
-  """Standard normal numbers, the same for videos of the same number."""
-  if numbers is None:
-    return jax.random.normal(key, shape)
-  keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
-  return jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(keys)
 
 
 def per_frame(share: Array) -> Array:

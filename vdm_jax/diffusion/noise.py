@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion.decomposed import BaseResidual as BaseResidual
+from vdm_jax.diffusion.numbered import normal
 from vdm_jax.shapes import PRNGKey, Video
 
 Shape = tuple[int, ...]
@@ -39,14 +40,33 @@ class NoisePrior(Protocol):
     """Returns K, [F, F], with ones on the diagonal."""
     ...
 
+  def at(self, place: Array) -> 'NoisePrior':
+    """Returns the prior of a part of a longer video, from frame `place` on.
+
+    With the same key the parts have the noise of one video: frames of one place
+    have one noise, and those of different parts share what frames of a video
+    share.
+    """
+    ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Independent:
-  """Standard Gaussian noise, as in VDM."""
+  """Standard Gaussian noise, as in VDM.
+
+  Attributes:
+    place: see `NoisePrior.at`.
+  """
+
+  place: Array | None = None
 
   def sample(self, key: PRNGKey, shape: Shape) -> Video:
     """Returns independent noise of `shape`."""
-    return jax.random.normal(key, shape)
+    return normal(key, shape, place=self.place)
+
+  def at(self, place: Array) -> 'Independent':
+    """Returns the prior of a part of a longer video."""
+    return Independent(place)
 
   def covariance(self, num_frames: int) -> Array:
     """Returns the identity."""
@@ -75,9 +95,11 @@ class Mixed:
 
   Attributes:
     correlation: PYoCo's alpha, in [0, infinity].
+    place: see `NoisePrior.at`.
   """
 
   correlation: float = 1.0
+  place: Array | None = None
 
   def __post_init__(self):
     _angle(self.correlation)
@@ -86,9 +108,13 @@ class Mixed:
     """Returns noise of `shape` whose frames share a common part."""
     shared_key, own_key = jax.random.split(key)
     shared = jax.random.normal(shared_key, (shape[0], 1, *shape[2:]))
-    own = jax.random.normal(own_key, shape)
+    own = normal(own_key, shape, place=self.place)
     angle = _angle(self.correlation)
     return math.sin(angle) * shared + math.cos(angle) * own
+
+  def at(self, place: Array) -> 'Mixed':
+    """Returns the prior of a part of a longer video: what is shared stays."""
+    return dataclasses.replace(self, place=place)
 
   def covariance(self, num_frames: int) -> Array:
     """Returns a^2 / (1 + a^2) off the diagonal."""
@@ -105,9 +131,11 @@ class Progressive:
 
   Attributes:
     correlation: PYoCo's alpha, in [0, infinity].
+    place: see `NoisePrior.at`.
   """
 
   correlation: float = 2.0
+  place: Array | None = None
 
   def __post_init__(self):
     _angle(self.correlation)
@@ -116,14 +144,27 @@ class Progressive:
     """Returns noise of `shape`, a stationary chain over frames."""
     angle = _angle(self.correlation)
     keep, renew = math.sin(angle), math.cos(angle)
-    own = jnp.moveaxis(jax.random.normal(key, shape), 1, 0)
+    own = jnp.moveaxis(normal(key, shape, place=self.place), 1, 0)
 
     def advance(previous, fresh):
       current = keep * previous + renew * fresh
       return current, current
 
-    _, rest = jax.lax.scan(advance, own[0], own[1:])
-    return jnp.moveaxis(jnp.concatenate([own[:1], rest]), 0, 1)
+    first = own[0]
+    if self.place is not None:  # the chain of the whole video, up to here
+      one = shape[0], 1, *shape[2:]
+      first = jax.lax.fori_loop(
+        0,
+        self.place,
+        lambda i, noise: advance(noise, normal(key, one, place=i + 1)[:, 0])[0],
+        normal(key, one, place=jnp.zeros((), int))[:, 0],
+      )
+    _, rest = jax.lax.scan(advance, first, own[1:])
+    return jnp.moveaxis(jnp.concatenate([first[None], rest]), 0, 1)
+
+  def at(self, place: Array) -> 'Progressive':
+    """Returns the prior of a part of a longer video: its chain goes on."""
+    return dataclasses.replace(self, place=place)
 
   def covariance(self, num_frames: int) -> Array:
     """Returns (a / sqrt(1 + a^2))^|i - j|."""

@@ -52,7 +52,8 @@ def with_nothing(cond: Cond | None, num_classes: int) -> dict[str, Array]:
       'classifier-free guidance needs something to guide to: give labels or '
       'prompts, if the model was trained with them, or a guidance_scale of 1.'
     )
-  cond = {name: jnp.asarray(value) for name, value in cond.items()}
+  # A scalar is of no video of its own: the place of a part of a longer one.
+  cond = {k: jnp.asarray(v) for k, v in cond.items() if jnp.ndim(v)}
   every = jnp.ones(len(next(iter(cond.values()))), bool)
   nothing = hide(cond, every, num_classes)
   return {k: jnp.concatenate([v, nothing[k]]) for k, v in cond.items()}

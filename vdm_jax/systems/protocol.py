@@ -15,8 +15,8 @@ Cond = Mapping[str, ArrayLike]
 'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions;
 'visual' [B, D], embeddings of the middle frames.  Of base and residual noise
 also 'content' and 'motion' [B], numbers of videos that share a part of it, and
-'share' [B, F], shares of the base noise.  For super-resolution 'low', small
-videos.
+'share' [B, F], shares of the base noise.  Of a part of a longer video 'place'
+[], that of its first frame.  For super-resolution 'low', small videos.
 """
 
 Batch = dict[str, Array]
@@ -60,6 +60,11 @@ class System(Protocol):
     self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond
   ) -> Cond:
     """Returns the conditions that videos of `shape` need, from those asked."""
+    ...
+
+  @property
+  def continues(self) -> bool:
+    """Whether parts of a longer video share noise unless told otherwise."""
     ...
 
   def noise_given(self, given: Mapping[str, Any]) -> Any:

@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion import gaussian, losses
-from vdm_jax.diffusion.noise import BaseResidual, Independent, NoisePrior
+from vdm_jax.diffusion.noise import (
+  BaseResidual,
+  Independent,
+  Mixed,
+  NoisePrior,
+  Progressive,
+)
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.shapes import DenoiseFn
@@ -111,23 +117,31 @@ class Trained(abc.ABC):
 
     Args:
       given: may hold 'content' and 'motion' [B], and 'share' [B, F], see
-        `BaseResidual`.
+        `BaseResidual`, and 'place' [], see `NoisePrior.at`.
 
     Raises:
       ValueError: if the noise prior has no such parts.
     """
     parts = {'content': 'content', 'motion': 'motion', 'share': 'base_share'}
-    changes = {parts[name]: given[name] for name in parts if name in given}
-    if not changes:
-      return self.noise
-    if not isinstance(self.noise, BaseResidual):
+    changes = {
+      part: jnp.asarray(given[name])
+      for name, part in parts.items()
+      if name in given
+    }
+    noise = self.noise
+    if isinstance(noise, BaseResidual):
+      noise = dataclasses.replace(noise, **changes)
+    elif changes:
       raise ValueError(
         'content and motion were given, but only the noise prior '
         'base_residual has these parts.'
       )
-    return dataclasses.replace(
-      self.noise, **{k: jnp.asarray(v) for k, v in changes.items()}
-    )
+    return noise.at(jnp.asarray(given['place'])) if 'place' in given else noise
+
+  @property
+  def continues(self) -> bool:
+    """Whether parts of a longer video share noise unless told otherwise."""
+    return isinstance(self.noise, Mixed | Progressive)
 
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Adds logsnr [B] and eps [B, F, H, W, C]; hides some conditions."""
