@@ -241,6 +241,9 @@ class Same:
   def covariance(self, num_frames):
     return jnp.eye(num_frames)
 
+  def at(self, place):
+    raise AssertionError
+
 
 def denoiser_pair():
   """A nonlinear denoiser of two peaks, in float64, in both coordinates."""

@@ -5,7 +5,13 @@
 `denoise` is any function (z, logsnr) -> x_hat; nothing here knows networks.
 """
 
-from vdm_jax.samplers import blocks, conditional, guidance, measurements
+from vdm_jax.samplers import (
+  blocks,
+  conditional,
+  guidance,
+  inversion,
+  measurements,
+)
 from vdm_jax.samplers.ancestral import Ancestral
 from vdm_jax.samplers.churn import Churn
 from vdm_jax.samplers.ddim import DDIM
@@ -28,6 +34,7 @@ __all__ = [
   'blocks',
   'conditional',
   'guidance',
+  'inversion',
   'measurements',
   'sample',
 ]
