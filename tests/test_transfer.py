@@ -13,6 +13,7 @@ import pytest
 import vdm_jax
 from tests.command_line import EIGHT, SHAPES, command, saved_by
 from tests.test_main_videofusion import pictured
+from tests.test_networks import TINY, random_variables
 from tests.test_videofusion import SHAPE, Small, system
 from vdm_jax import commands
 from vdm_jax.data.moving_shapes import MovingShapes
@@ -229,3 +230,27 @@ def test_a_trained_model_extends_as_it_is_told(fused, tmp_path, monkeypatch):
   np.testing.assert_array_equal(videos, expected)
   other = model.extend(key, given, 6, image=images[::-1], **asked)
   assert np.abs(other - videos)[:, 2:].max((1, 2, 3, 4)).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+  'image', [{}, {'resample': 'block', 'text_dim': 6, 'text': 'cross'}], ids=str
+)
+def test_an_inflated_image_model_is_that_model_frame_by_frame(image):
+  """PYoCo, Appendix A.1: at step 0, to the bit; what mixes frames is new."""
+  own = TINY.clone(temporal=False, **image)
+  grown = TINY.clone(**image)
+  z = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 8, 8, 3)), 'f4')
+  logsnr = jnp.array([0.3, -2.0])
+  trained = random_variables(own, z, logsnr)['params']
+  fresh = jax.jit(lambda key: grown.init(key, z, logsnr))(jax.random.key(0))
+  params, report = transfer(fresh['params'], {'': trained})
+  count, more = (len(jax.tree.leaves(t)) for t in (trained, params))
+  assert report.startswith(f'all: {count} of {more} arrays (')
+  assert f'; fresh: {more - count} (' in report
+  assert 'left out' not in report
+  assert all('temporal' in m for m in report.split('(')[-1].split(', ')[:4])
+  frames = jax.jit(lambda z: own.apply({'params': trained}, z, logsnr))(z)
+  video = jax.jit(lambda z: grown.apply({'params': params}, z, logsnr))(z)
+  np.testing.assert_array_equal(video, frames)
+  alone = own.apply({'params': trained}, z[:, 2:3], logsnr)
+  np.testing.assert_allclose(frames[:, 2:3], alone, rtol=1e-4, atol=1e-4)
