@@ -8,13 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from tests.text_cases import write_store
 from tests.video_files import numbered, write
 from vdm_jax.config import choose
 from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.data.registry import SOURCES
+from vdm_jax.diffusion.noise import Mixed, Progressive
+from vdm_jax.diffusion.parameterization import EDM
+from vdm_jax.diffusion.schedules import Karras, LogNormal
 from vdm_jax.job import build
+from vdm_jax.samplers import Churn, Kutta
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
 
@@ -109,11 +114,52 @@ def test_every_hyperparameter_is_the_papers(name):
 )
 def test_networks_have_the_size_of_the_paper(name, millions):
   job = build(config_of(name).to_dict())
-  params = jax.eval_shape(
-    lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
-  )
-  count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
+  count = sum(leaf.size for leaf in jax.tree.leaves(shapes_of(job))) / 1e6
   assert count == pytest.approx(millions, rel=0.001)
+
+
+@pytest.mark.parametrize(
+  ('size', 'width', 'multipliers', 'millions'),
+  [
+    ('small', 128, (1, 2, 2, 3), 69),
+    ('medium', 128, (1, 2, 3, 4), 112),
+    ('large', 192, (1, 2, 3, 4), 253),
+  ],
+)
+def test_pyoco_is_the_papers(size, width, multipliers, millions):
+  """Tables G, H and I, Appendix A.3, section 3; a film grows from frames."""
+  config = config_of('pyoco', size)
+  network, optimizer = config.network, config.optimizer
+  assert (network.width, network.multipliers) == (width, multipliers)
+  assert (network.dropout, network.num_blocks, network.head_dim) == (0.1, 2, 64)
+  assert network.attention_resolutions == (8, 16, 32)
+  assert (optimizer.learning_rate, optimizer.warmup_steps) == (1e-4, 5000)
+  assert config.sample.num_steps == 25
+  job = build(config.to_dict())
+  assert job.sample.sampler == Churn(Kutta(), 0.1)
+  assert job.system.parameterization == EDM(0.5)
+  assert job.system.noise == Progressive(2.0)
+  assert job.system.schedule == LogNormal(-1.2, 1.2)
+  assert job.system.sample_schedule == Karras(0.002, 80.0, 7.0)
+  mixed = build(config_of('pyoco', size, 'mixed').to_dict())
+  assert mixed.system.noise == Mixed(1.0)
+  whole = shapes_of(job)
+  count = sum(leaf.size for leaf in jax.tree.leaves(whole)) / 1e6
+  assert count == pytest.approx(millions, rel=0.01)
+  frames = config_of('pyoco', size, 'image')
+  assert (frames.optimizer.learning_rate, frames.data.num_frames) == (2e-4, 1)
+  own = traverse_util.flatten_dict(shapes_of(build(frames.to_dict())))
+  grown = traverse_util.flatten_dict(whole)
+  assert all(grown[name].shape == leaf.shape for name, leaf in own.items())
+  new = {name for name in grown if name not in own}
+  assert all('temporal' in name for name in new)
+  with pytest.raises(ValueError, match='small and large: give one'):
+    config_of('pyoco', 'small', 'large')
+
+
+def shapes_of(job):
+  key = jax.random.key(0)
+  return jax.eval_shape(lambda k: job.system.init(k, job.video_shape), key)
 
 
 # Made small, most of the others are nearly the same job.
@@ -121,7 +167,10 @@ def test_networks_have_the_size_of_the_paper(name, millions):
   'name',
   [
     'ucf101',
-    *(pytest.param(name, marks=pytest.mark.slow) for name in TABLES),
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in (*TABLES, 'pyoco:small')
+    ),
   ],
 )
 def test_a_small_copy_trains(name, tmp_path):
@@ -130,7 +179,7 @@ def test_a_small_copy_trains(name, tmp_path):
     write(tmp_path / f'{index}.mp4', numbered(16 + index))
     (tmp_path / f'{index}.txt').write_text(caption)
   write_store(tmp_path / 'text', captions)
-  files = ('folder',) if name in ('ucf101', 'bair') else ()
+  files = ('folder',) if name in ('ucf101', 'bair', 'pyoco:small') else ()
   config = config_of(name, 'smoke', *files)
   config.data.path = str(tmp_path)
   job = build(config.to_dict())
@@ -156,7 +205,9 @@ def test_a_small_copy_trains(name, tmp_path):
   assert moved['out']['kernel']
 
 
-@pytest.mark.parametrize('name', ['ucf101', 'bair', 'kinetics600', 'folder'])
+@pytest.mark.parametrize(
+  'name', ['ucf101', 'bair', 'kinetics600', 'folder', 'pyoco:small']
+)
 def test_other_data_is_cut_in_the_same_way(name):
   plain, packed = config_of(name), config_of(name, 'packed')
   assert packed.data.name == 'packed'
