@@ -16,9 +16,10 @@ Hardware:  75 GPU-days for 253 M in the paper
 Result:    not yet run; paper, 253 M: IS 60.01, FVD 310
 
 Of the paper: networks, EDM, noise priors and their alpha, optimizer, learning
-rates, warm-up, sampler and its 25 steps.  Not in it: batch, length of training,
-moving average, images beside a video, and how much noise the stochastic sampler
-adds.  "3kutta, order 6" names two methods; the first is used.
+rates, warm-up, sampler and its 25 steps.  Not in it: betas, clipping, batch,
+length of training, moving average, images beside a video, and how much noise
+the stochastic sampler adds.  "3kutta, order 6" names two methods; the first is
+used.
 """
 
 from ml_collections import ConfigDict
@@ -47,6 +48,8 @@ def one_of(chosen: set[str], choices: dict) -> str:
 
 def get_config(variant: str = '') -> ConfigDict:
   chosen = choose(variant, *SIZES, *NOISE, 'image', 'folder', 'packed', 'smoke')
+  if 'image' in chosen and chosen & NOISE.keys():
+    raise ValueError('single frames share no noise: leave its name out.')
   size = SIZES[one_of(chosen, SIZES)]
   config = ConfigDict(
     {
@@ -66,7 +69,7 @@ def get_config(variant: str = '') -> ConfigDict:
       'system': {
         'name': 'vdm',
         'parameterization': {'name': 'edm', 'sigma_data': 0.5},
-        'loss_weight': 'edm',
+        'loss_weight': 'output',
         'schedule': {'name': 'log_normal', 'mean': -1.2, 'std': 1.2},
         'sample_schedule': {
           'name': 'karras',

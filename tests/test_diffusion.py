@@ -149,7 +149,6 @@ def test_named_weights_are_what_their_names_say():
     'truncated': np.maximum(snr, 1),
     'min_snr': np.minimum(snr, 5),
     'bounded_v': (1 + snr) / (1 + snr / 20),
-    'edm': (1 / snr + 0.25) / (0.25 / snr),
   }
   assert expected.keys() == losses.LOG_WEIGHTS.keys()
   for name, weight in expected.items():

@@ -103,11 +103,12 @@ def test_for_data_of_variance_one_it_is_v_with_the_opposite_sign():
   )
 
 
+@pytest.mark.parametrize('data', [0.5, 0.3])
 @pytest.mark.parametrize('edm_sigma', SIGMAS)
-def test_the_loss_is_eq_1_of_pyoco(edm_sigma):
+def test_the_loss_is_eq_1_of_pyoco(edm_sigma, data):
   """lambda(sigma) |D - x|^2, lambda = (sigma^2 + d^2) / (sigma d)^2."""
   x, eps = (jnp.asarray(draw(i), jnp.float32) for i in (0, 1))
-  logsnr, edm = rows(edm_sigma), EDM(DATA)
+  logsnr, edm = rows(edm_sigma), EDM(data)
   z = gaussian.corrupt(x, eps, logsnr)
   output = jnp.asarray(draw(2), jnp.float32)
   found = losses.denoising_loss(
@@ -116,10 +117,10 @@ def test_the_loss_is_eq_1_of_pyoco(edm_sigma):
     eps,
     logsnr,
     parameterization=edm,
-    log_weight=losses.LOG_WEIGHTS['edm'],
+    log_weight=losses.log_weight('output', edm),
   )
   x_hat = edm.predict(output, z, logsnr).x_hat
-  weight = (edm_sigma**2 + DATA**2) / (edm_sigma * DATA) ** 2
+  weight = (edm_sigma**2 + data**2) / (edm_sigma * data) ** 2
   expected = weight * np.square(x_hat - x).mean((2, 3, 4))
   # x_hat - x is a small difference near the data: float32 keeps 3 digits.
   np.testing.assert_allclose(found, expected, rtol=2e-3)
@@ -152,7 +153,7 @@ def test_training_and_sampling_go_by_their_own_schedules():
   system = VDM(
     Echo(),
     parameterization=EDM(DATA),
-    loss_weight='edm',
+    loss_weight='output',
     schedule=LogNormal(-1.0, 0.5),
     sample_schedule=Karras(0.1, 10.0),
     cond_dropout=0.0,
@@ -224,7 +225,7 @@ def test_a_config_makes_any_sampler_stochastic():
   assert build_sampler({'name': 'deis', 'order': 1, 'churn': 0.1}) == Churn(
     DEIS(1), 0.1
   )
-  with pytest.raises(ConfigError, match='chrun is not a field of Heun'):
+  with pytest.raises(ConfigError, match="of Heun. Did you mean 'churn'"):
     build_sampler({'name': 'heun', 'chrun': 0.2})
 
 

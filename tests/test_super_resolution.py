@@ -110,6 +110,24 @@ def test_every_block_is_drawn_from_its_part_of_the_small_video():
   assert np.abs(again[:, 5] - large[:, 5]).max() > 1e-3
 
 
+def test_parts_of_a_longer_video_noise_its_small_frames_alike():
+  """A frame that two parts have is noised the same, others are not."""
+  shared = SuperResolution(NETWORK, augmented=1.0)
+  low = videos(frames=6, size=4)
+
+  def part(place):
+    cond = {'low': low[:, place : place + 4], 'place': np.int32(place)}
+    made = shared.complete({}, jax.random.key(0), (2, *SHAPE), cond)
+    assert shared.complete({}, jax.random.key(1), (2, *SHAPE), made) is made
+    return np.asarray(made['low']), made['low_logsnr'][0]
+
+  (first, level), (second, _) = part(0), part(2)
+  np.testing.assert_allclose(first[:, 2:], second[:, :2], atol=1e-6)
+  noise = second - float(gaussian.alpha(level)) * low[:, 2:]
+  np.testing.assert_allclose(noise.std(), gaussian.sigma(level), rtol=0.2)
+  assert abs(np.corrcoef(noise[:, 0].ravel(), noise[:, 2].ravel())[0, 1]) < 0.4
+
+
 def test_sharing_noise_leaves_the_small_video_as_it_is():
   """Its own noise is added once, however its videos' noise is numbered."""
   shared = SuperResolution(NETWORK, noise=BaseResidual(), augmented=1.0)

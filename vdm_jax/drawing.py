@@ -131,7 +131,8 @@ class Drawing:
     if enlarges:  # it sees the small video: nothing is left to guide by
       method, times = 'replacement', 0
     draw = self._sampler(settings, method, times)
-    cond = self._complete(self._params, key, num, cond)
+    if self._system.completes:
+      cond = self._complete(self._params, key, num, cond)
 
     def draw_block(block_key, block, observed, mask):
       given, seen = cond, None

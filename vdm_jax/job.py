@@ -54,6 +54,7 @@ FREE = (
   'train.num_workers',
   'mesh.*',
   'sample.*',
+  'system.sample_schedule.*',
   'text.encoder',  # places; what is in them is part of the data
   'text.store',
   'visual.encoder',

@@ -39,7 +39,7 @@ _OF_MODE = {  # the flags that a mode reads, beside those that all do
   'sample': _ASKED | {'content', 'motion'},
   'extend': _EDITED | {'num_frames', 'overlap', 'coarse'},
   'interpolate': _EDITED | {'factor'},
-  'upsample': _EDITED | {'factor'},
+  'upsample': _EDITED | {'factor', 'overlap'},
   'cascade': _ASKED | {'finer'},
   'evaluate': {
     *('num', 'seed', 'encoder', 'protocol', 'weights'),
@@ -56,7 +56,9 @@ _MODE = flags.DEFINE_enum('mode', 'train', list(_OF_MODE), 'What to do.')
 _NUM = flags.DEFINE_integer(
   'num', None, 'Videos to draw; by default as many as the config says.'
 )
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of all modes but train.')
+_SEED = flags.DEFINE_integer(
+  'seed', 0, 'Seed of what is drawn; training has config.seed.'
+)
 _LABEL = flags.DEFINE_multi_integer(
   'label', None, 'Class of a video; several are taken in turn.'
 )

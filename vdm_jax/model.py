@@ -136,9 +136,9 @@ class Model:
         makes every k-th frame first, and this one those between.
       **options: label, prompt and image as for `sample`, None for no condition
         and no guidance; method, 'reconstruction' or 'replacement'; block_noise,
-        'fresh' for each block or 'shared' by them (VideoFusion, section 4.6),
-        which is that of videos that `sample` drew with the same key and
-        content=range(B); fields of `SampleSettings`, e.g.
+        'fresh' for each block or 'shared' by them as by frames (of VideoFusion,
+        section 4.6, with the base noise of videos that `sample` drew with the
+        same key and content=range(B)); fields of `SampleSettings`, e.g.
         reconstruction_weight.
 
     Returns:
@@ -156,7 +156,8 @@ class Model:
     else:
       factor = self._times_slower_than(coarse)
       plan = blocks.mixed(len(known), num_frames, window, factor, overlap)
-      by_stride[factor] = coarse._drawing(aside(key), len(videos), **options)
+      other = aside(aside(key))  # aside(key) makes embeddings
+      by_stride[factor] = coarse._drawing(other, len(videos), **options)
 
     def draw(key, block, observed, mask):
       return by_stride[block.stride](key, block, observed, mask)

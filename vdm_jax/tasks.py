@@ -163,18 +163,17 @@ def cascade(
     'prompt': finer.conditions.texts is not None,
     'image': finer.conditions.embeds,
   }
-  heard['guidance_scale'] = any(heard.values())
+  told = {'label': label, 'prompt': prompt, 'image': image}
+  heard['guidance_scale'] = any(
+    heard[name] for name, value in told.items() if value is not None
+  )
   size, made = base.settings.batch_size, []
   for start in range(0, num, size):
     first, second = jax.random.split(jax.random.fold_in(key, start))
     count = min(size, num - start)
     asked = {
       name: values if isinstance(values, str | int) else values[start:][:count]
-      for name, values in (
-        ('label', label),
-        ('prompt', prompt),
-        ('image', image),
-      )
+      for name, values in told.items()
       if values is not None
     }
     small = base.sample(first, count, show_progress=True, **asked, **options)

@@ -13,9 +13,9 @@ A weight is a function logsnr -> log w(logsnr).  The named ones:
                                         as v in noise, at most 20 near the data:
                                         for short runs, which learn structure
                                         before grain
-    edm        w = (edm_sigma^2 + d^2) / (edm_sigma d)^2
-                                        |F_target - F|^2 of data of deviation
-                                        d = 0.5: Karras et al. 2022, PYoCo
+    output     w = |target - output|^2 / |x - x_hat|^2
+                                        plain error of the output; of EDM's it
+                                        is lambda(sigma), PYoCo eq. (1)
 
 Any weight goes with any parameterization.  The error is computed in the space
 of the network's output, where it is well scaled at every noise level, and the
@@ -38,7 +38,6 @@ LogWeight = Callable[[Array], Array]
 
 MIN_SNR_GAMMA = 5.0
 V_BOUND = 20.0
-EDM_SIGMA_DATA = 0.5
 
 LOG_WEIGHTS: dict[str, LogWeight] = {
   'x': jnp.zeros_like,
@@ -49,19 +48,23 @@ LOG_WEIGHTS: dict[str, LogWeight] = {
   'bounded_v': lambda logsnr: (
     jax.nn.softplus(logsnr) - jax.nn.softplus(logsnr - math.log(V_BOUND))
   ),
-  'edm': lambda logsnr: (
-    jax.nn.softplus(logsnr + 2 * math.log(EDM_SIGMA_DATA))
-    - 2 * math.log(EDM_SIGMA_DATA)
-  ),
 }
 
 
-def check_weight(name: str) -> None:
-  """Raises ValueError for a name that is not in `LOG_WEIGHTS`."""
+def log_weight(name: str, parameterization: Parameterization) -> LogWeight:
+  """Returns log w of a name, 'output' or one of `LOG_WEIGHTS`.
+
+  Raises:
+    ValueError: for another name.
+  """
+  if name == 'output':
+    return lambda logsnr: -parameterization.log_x_error(logsnr)
   if name not in LOG_WEIGHTS:
     raise ValueError(
-      f'loss_weight={name!r} is unknown: choose one of {sorted(LOG_WEIGHTS)}.'
+      f'loss_weight={name!r} is unknown: choose one of '
+      f'{sorted([*LOG_WEIGHTS, "output"])}.'
     )
+  return LOG_WEIGHTS[name]
 
 
 def denoising_loss(

@@ -45,7 +45,8 @@ class NoisePrior(Protocol):
 
     With the same key the parts have the noise of one video: frames of one place
     have one noise, and those of different parts share what frames of a video
-    share.
+    share.  Of `BaseResidual` each part has a base frame of its own, and all the
+    same base noise.
     """
     ...
 

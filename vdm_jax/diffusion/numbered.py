@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from vdm_jax.shapes import PRNGKey, Video
 
@@ -11,8 +12,8 @@ def normal(
   key: PRNGKey,
   shape: tuple[int, ...],
   *,
-  numbers: Array | None = None,
-  place: Array | None = None,
+  numbers: ArrayLike | None = None,
+  place: ArrayLike | None = None,
 ) -> Video:
   """Returns standard normal numbers [B, F, H, W, C].
 
@@ -35,4 +36,4 @@ def normal(
     return jax.random.normal(own, shape[2:])
 
   of_video = jax.vmap(frame, (None, 0))
-  return jax.vmap(of_video, (0, None))(numbers, frames)
+  return jax.vmap(of_video, (0, None))(jnp.asarray(numbers), frames)

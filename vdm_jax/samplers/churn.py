@@ -52,7 +52,7 @@ class Churn(Sampler):
         f'churn={self.churn} is not allowed: give the growth of the noise '
         'level before each step, from 0 to 0.414.'
       )
-    if self.sampler.init(jnp.zeros(())):
+    if jax.tree.leaves(self.sampler.init(jnp.zeros(()))):
       raise ValueError(
         f'{self.sampler} remembers earlier steps, which fresh noise makes '
         'worthless: use churn with ddim, heun or kutta.'

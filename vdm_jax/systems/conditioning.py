@@ -49,8 +49,9 @@ def with_nothing(cond: Cond | None, num_classes: int) -> dict[str, Array]:
   """
   if not cond or not _SAY_WHAT_IS_SHOWN & cond.keys():
     raise ValueError(
-      'classifier-free guidance needs something to guide to: give labels or '
-      'prompts, if the model was trained with them, or a guidance_scale of 1.'
+      'classifier-free guidance needs something to guide to: give labels, '
+      'prompts or images, if the model was trained with them, or a '
+      'guidance_scale of 1.'
     )
   # A scalar is of no video of its own: the place of a part of a longer one.
   cond = {k: jnp.asarray(v) for k, v in cond.items() if jnp.ndim(v)}

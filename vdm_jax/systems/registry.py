@@ -69,6 +69,12 @@ def build_system(
   """
   values = dict(system)
   fused = values.get('name') == 'videofusion'
+  for name in ('content', 'motion', 'place'):
+    if name in values.get('noise', {}):
+      raise ConfigError(
+        f'config.system.noise.{name} is not for a config: it says which videos '
+        'share noise, draw by draw.'
+      )
   parts = {
     'schedule': (SCHEDULES, 'cosine'),
     'noise': (NOISE, 'base_residual' if fused else 'independent'),
@@ -82,11 +88,10 @@ def build_system(
     )
     for part, (choices, default) in parts.items()
   }
-  if 'sample_schedule' in values:
+  sampling = values.pop('sample_schedule', None)
+  if sampling is not None:
     built['sample_schedule'] = construct(
-      SCHEDULES,
-      values.pop('sample_schedule'),
-      'config.system.sample_schedule',
+      SCHEDULES, sampling, 'config.system.sample_schedule'
     )
   if fused:
     built |= _generators(network, values.pop('prior', {}))
@@ -130,9 +135,17 @@ def build_sampler(section: Mapping[str, Any]) -> Sampler:
   Fields of `Churn` beside a sampler's own make it stochastic.
   """
   path = 'config.sample.sampler'
-  names = {field.name for field in dataclasses.fields(Churn)}
+  names = {field.name for field in dataclasses.fields(Churn)} - {'sampler'}
   churn = {k: v for k, v in section.items() if k in names}
   rest = {k: v for k, v in section.items() if k not in names}
+  kind = SAMPLERS.get(section.get('name', ''))
+  if kind is not None:
+    allowed = names | {field.name for field in dataclasses.fields(kind)}
+    for name in rest.keys() - allowed - {'name'}:
+      raise ConfigError(
+        f'{path}.{name} is not a field of {kind.__name__}.'
+        f'{nearest(name, allowed)} Allowed: {", ".join(sorted(allowed))}.'
+      )
   sampler = construct(SAMPLERS, rest, path)
   return construct(Churn, churn, path, sampler=sampler) if churn else sampler
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion import gaussian
+from vdm_jax.diffusion import gaussian, numbered
 from vdm_jax.diffusion.schedules import Cosine, Schedule
 from vdm_jax.networks.embeddings import position, sinusoid
 from vdm_jax.samplers.measurements import lower_resolution
@@ -113,12 +113,14 @@ class SuperResolution(VDM):
   def complete(
     self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond
   ) -> Cond:
-    """Adds noise to the small videos 'low' [B, F, H / k, W / k, C].
+    """Adds noise to the small videos 'low' [B, F, H / k, W / k, C], once.
 
     Raises:
       ValueError: if there are none, or of another size.
     """
     del params
+    if 'low_logsnr' in cond:  # done already
+      return cond
     wanted = (*shape[:2], *self._small(shape[2:4]), shape[4])
     if 'low' not in cond or jnp.shape(cond['low']) != wanted:
       found = jnp.shape(cond['low']) if 'low' in cond else 'none'
@@ -127,6 +129,6 @@ class SuperResolution(VDM):
         f'{found}.'
       )
     level = self.augmentation(jnp.full(shape[:1], self.augmented))
-    eps = jax.random.normal(key, wanted)
+    eps = numbered.normal(key, wanted, place=cond.get('place'))
     low = gaussian.corrupt(jnp.asarray(cond['low']), eps, level)
     return {**cond, 'low': low, 'low_logsnr': level}

@@ -40,7 +40,7 @@ class Trained(abc.ABC):
     sample_schedule: that of sampling; None is the same.
     noise: noise prior over frames.
     parameterization: what the networks predict.
-    loss_weight: w of eq. (2), a name in `losses.LOG_WEIGHTS`.
+    loss_weight: w of eq. (2), a name of `diffusion.losses`.
     cond_dropout: share of conditions hidden in training, so that the network
       also learns the unconditional model that guidance needs.
   """
@@ -53,7 +53,7 @@ class Trained(abc.ABC):
   cond_dropout: float = 0.1
 
   def __post_init__(self):
-    losses.check_weight(self.loss_weight)
+    losses.log_weight(self.loss_weight, self.parameterization)  # or refuses
 
   @property
   @abc.abstractmethod
@@ -133,8 +133,8 @@ class Trained(abc.ABC):
       noise = dataclasses.replace(noise, **changes)
     elif changes:
       raise ValueError(
-        'content and motion were given, but only the noise prior '
-        'base_residual has these parts.'
+        f'{" and ".join(sorted(parts.keys() & given.keys()))} were given, but '
+        'only the noise prior base_residual has these parts.'
       )
     return noise.at(jnp.asarray(given['place'])) if 'place' in given else noise
 
@@ -173,7 +173,7 @@ class Trained(abc.ABC):
       eps,
       logsnr,
       parameterization=self.parameterization,
-      log_weight=losses.LOG_WEIGHTS[self.loss_weight],
+      log_weight=losses.log_weight(self.loss_weight, self.parameterization),
     ).mean()
 
   def denoise(self, params: Params, cond: Cond) -> DenoiseFn:

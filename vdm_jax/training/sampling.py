@@ -180,7 +180,7 @@ def completer(
   def complete(params: Params, key: Array, num: int, cond: Cond) -> Cond:
     return system.complete(params, aside(key), (num, *video_shape), cond)
 
-  return complete if system.completes else lambda params, key, num, cond: cond
+  return complete
 
 
 def conditional_sampler(
