@@ -162,17 +162,8 @@ def shapes_of(job):
   return jax.eval_shape(lambda k: job.system.init(k, job.video_shape), key)
 
 
-# Made small, most of the others are nearly the same job.
-@pytest.mark.parametrize(
-  'name',
-  [
-    'ucf101',
-    *(
-      pytest.param(name, marks=pytest.mark.slow)
-      for name in (*TABLES, 'pyoco:small')
-    ),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [*TABLES, 'pyoco:small'])
 def test_a_small_copy_trains(name, tmp_path):
   captions = ['a dog', 'two birds', '']
   for index, caption in enumerate(captions):

@@ -233,7 +233,15 @@ def test_a_trained_model_extends_as_it_is_told(fused, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'image', [{}, {'resample': 'block', 'text_dim': 6, 'text': 'cross'}], ids=str
+  'image',
+  [
+    {'multipliers': (1,)},
+    pytest.param(
+      {'resample': 'block', 'text_dim': 6, 'text': 'cross'},
+      marks=pytest.mark.slow,
+    ),
+  ],
+  ids=str,
 )
 def test_an_inflated_image_model_is_that_model_frame_by_frame(image):
   """PYoCo, Appendix A.1: at step 0, to the bit; what mixes frames is new."""
