@@ -13,6 +13,7 @@ as in Salimans and Ho 2022, eq. (8).
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 
 from vdm_jax.diffusion import gaussian, parameterization
@@ -49,3 +50,20 @@ def ddim_step(
   x_hat = denoise(z, logsnr_t)
   eps_hat = parameterization.eps_from_x(x_hat, z, logsnr_t)
   return gaussian.corrupt(x_hat, eps_hat, logsnr_s), x_hat, eps_hat
+
+
+def flow_step(
+  x_hat: Array,
+  eps_hat: Array,
+  correction: Array,
+  *,
+  logsnr_t: Array,
+  logsnr_s: Array,
+) -> Array:
+  """Returns z_s by the slope eps_hat + correction: what methods of steps share.
+
+  x_hat and eps_hat are those at z_t; written so that no large numbers cancel.
+  """
+  # alpha_s (edm_sigma_s - edm_sigma_t), both of which may be in the thousands
+  span = gaussian.sigma(logsnr_s) * -jnp.expm1((logsnr_s - logsnr_t) / 2)
+  return gaussian.corrupt(x_hat, eps_hat, logsnr_s) + span * correction

@@ -13,13 +13,11 @@ Source: Karras et al. 2022 (EDM), Algorithm 1, in log-SNR coordinates.
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import NoisePrior
 from vdm_jax.diffusion.parameterization import eps_from_x
-from vdm_jax.samplers.ddim import ddim_step
+from vdm_jax.samplers.ddim import ddim_step, flow_step
 from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
@@ -43,6 +41,6 @@ class Heun(Sampler):
     del key, noise
     euler, x_hat, eps_t = ddim_step(denoise, z, logsnr_t, logsnr_s)
     eps_s = eps_from_x(denoise(euler, logsnr_s), euler, logsnr_s)
-    # alpha_s (edm_sigma_s - edm_sigma_t), both of which may be in the thousands
-    span = gaussian.sigma(logsnr_s) * -jnp.expm1((logsnr_s - logsnr_t) / 2)
-    return euler + 0.5 * span * (eps_s - eps_t), x_hat, memory
+    half = 0.5 * (eps_s - eps_t)
+    z_s = flow_step(x_hat, eps_t, half, logsnr_t=logsnr_t, logsnr_s=logsnr_s)
+    return z_s, x_hat, memory

@@ -8,7 +8,6 @@ PYoCo's Figure 2 and Table 1, "running a diffusion ODE ... in the opposite
 direction of image synthesis".
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +31,6 @@ def invert(
   schedule: Schedule,
   sampler: Sampler = Heun(),
   num_steps: int = 64,
-  progress: Callable[[Any], None] | None = None,
 ) -> Video:
   """Returns the noise z_1, of about unit variance, of videos x.
 
@@ -42,7 +40,6 @@ def invert(
     schedule: t -> logsnr, as it samples.
     sampler: `DDIM`, `Heun` or `Kutta`, whose steps have no direction.
     num_steps: number of steps, at least 1.
-    progress: called on the host with the number of finished steps.
 
   Raises:
     ValueError: for another sampler, or `num_steps` < 1.
@@ -57,8 +54,8 @@ def invert(
   logsnrs = schedule(jnp.linspace(0.0, 1.0, num_steps + 1))
 
   def advance(z: Array, step: Any) -> tuple[Array, None]:
-    index, logsnr_t, logsnr_s = step
-    z, x_hat, _ = sampler.step(
+    logsnr_t, logsnr_s = step
+    z, _, _ = sampler.step(
       jax.random.key(0),  # draws nothing
       denoise,
       z,
@@ -67,12 +64,7 @@ def invert(
       logsnr_s=logsnr_s,
       noise=Independent(),
     )
-    if progress is not None:
-      jax.debug.callback(
-        lambda i, _, report=progress: report(i), index + 1, x_hat[0, 0, 0, 0]
-      )
     return z, None
 
   start = gaussian.alpha(logsnrs[0]) * jnp.asarray(x, jnp.float32)
-  steps = jnp.arange(num_steps), logsnrs[:-1], logsnrs[1:]
-  return jax.lax.scan(advance, start, steps)[0]
+  return jax.lax.scan(advance, start, (logsnrs[:-1], logsnrs[1:]))[0]

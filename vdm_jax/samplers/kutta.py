@@ -19,9 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import NoisePrior
 from vdm_jax.diffusion.parameterization import eps_from_x
+from vdm_jax.samplers.ddim import flow_step
 from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 
@@ -49,10 +49,9 @@ class Kutta(Sampler):
     k_1 = eps_from_x(x_hat, z, logsnr_t)
 
     def moved(correction: Array, logsnr: Array) -> Array:
-      """z at `logsnr` by k_1 + correction; no large numbers cancel."""
-      # alpha (edm_sigma - edm_sigma_t)
-      span = -gaussian.sigma(logsnr) * jnp.expm1((logsnr - logsnr_t) / 2)
-      return gaussian.corrupt(x_hat, k_1, logsnr) + span * correction
+      return flow_step(
+        x_hat, k_1, correction, logsnr_t=logsnr_t, logsnr_s=logsnr
+      )
 
     z_m = moved(jnp.zeros_like(z), logsnr_m)
     k_2 = eps_from_x(denoise(z_m, logsnr_m), z_m, logsnr_m)
