@@ -24,7 +24,8 @@ SETTINGS = SampleSettings(
 class Gaussian:
   """A system of AR(1) frames of independent pixels, known exactly."""
 
-  num_classes = text_dim = enlarges = 0
+  num_classes = text_dim = 0
+  refines = 1, 1
   completes = continues = False
 
   def __init__(self, num_frames, frameskip, scale=0.4):

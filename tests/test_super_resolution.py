@@ -51,7 +51,7 @@ def model(**changes):
 
 def test_it_is_a_system():
   assert isinstance(SYSTEM, System)
-  assert SYSTEM.enlarges == 2
+  assert SYSTEM.refines == (1, 2)
 
 
 def test_a_small_video_is_the_mean_of_blocks():
@@ -99,35 +99,6 @@ def test_the_network_sees_the_small_video_and_how_noisy_it_is():
   assert np.abs(run(low, jnp.array([5.0, 1.0])) - before)[1].max() > 1e-3
 
 
-def test_every_block_is_drawn_from_its_part_of_the_small_video():
-  small = videos(frames=6, size=4)
-  large = model().upsample(jax.random.key(0), small)
-  assert large.shape == (2, 6, 8, 8, 3)
-  other = small.copy()
-  other[:, 5] *= -1
-  again = model().upsample(jax.random.key(0), other)
-  np.testing.assert_allclose(again[:, :4], large[:, :4], atol=1e-5)
-  assert np.abs(again[:, 5] - large[:, 5]).max() > 1e-3
-
-
-def test_parts_of_a_longer_video_noise_its_small_frames_alike():
-  """A frame that two parts have is noised the same, others are not."""
-  shared = SuperResolution(NETWORK, augmented=1.0)
-  low = videos(frames=6, size=4)
-
-  def part(place):
-    cond = {'low': low[:, place : place + 4], 'place': np.int32(place)}
-    made = shared.complete({}, jax.random.key(0), (2, *SHAPE), cond)
-    assert shared.complete({}, jax.random.key(1), (2, *SHAPE), made) is made
-    return np.asarray(made['low']), made['low_logsnr'][0]
-
-  (first, level), (second, _) = part(0), part(2)
-  np.testing.assert_allclose(first[:, 2:], second[:, :2], atol=1e-6)
-  noise = second - float(gaussian.alpha(level)) * low[:, 2:]
-  np.testing.assert_allclose(noise.std(), gaussian.sigma(level), rtol=0.2)
-  assert abs(np.corrcoef(noise[:, 0].ravel(), noise[:, 2].ravel())[0, 1]) < 0.4
-
-
 def test_sharing_noise_leaves_the_small_video_as_it_is():
   """Its own noise is added once, however its videos' noise is numbered."""
   shared = SuperResolution(NETWORK, noise=BaseResidual(), augmented=1.0)
@@ -157,17 +128,17 @@ def test_sharing_noise_leaves_the_small_video_as_it_is():
       lambda m: m.upsample(
         jax.random.key(0), videos(frames=4, size=4), factor=2
       ),
-      'needs every frame of the small video',
+      '2 times larger ones, nothing else: give it that factor, in upsample',
     ),
     (
       lambda m: m.extend(jax.random.key(0), videos(), 8),
-      'makes videos 2 times larger',
+      'use it for upsample',
     ),
     (
       lambda m: m.upsample(jax.random.key(0), videos(size=2)),
-      'makes videos 2 times larger.*not 4 times',
+      'become .4, 4, 4, 3., but tiles of 8 rows do not cover 4',
     ),
-    (lambda m: m.sample(jax.random.key(0), 2), 'needs small videos.*none'),
+    (lambda m: m.sample(jax.random.key(0), 2), 'needs coarse videos.*none'),
   ],
 )
 def test_what_it_cannot_do_is_refused(ask, message):

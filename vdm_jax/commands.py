@@ -14,13 +14,14 @@ from vdm_jax import fidelity, job, tasks
 from vdm_jax.data import pack as packing
 from vdm_jax.data.archive import unpack as unpack_archive
 from vdm_jax.errors import clear_errors
+from vdm_jax.loading import load, parameters
 from vdm_jax.metrics.report import table
-from vdm_jax.model import Model, load
+from vdm_jax.model import Model
 from vdm_jax.results import (
+  coarse_videos,
   finish,
   report_skipped,
   save_samples,
-  small_videos,
 )
 from vdm_jax.training import foreign, loop
 from vdm_jax.training.sampling import VideoSampler
@@ -45,7 +46,7 @@ def train(
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
   shown = parts.sample.num
   in_turn = parts.conditions(workdir).default(shown)
-  in_turn |= small_videos(parts, shown)
+  in_turn |= coarse_videos(parts, shown)
 
   def look(step, params):
     videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)
@@ -92,7 +93,7 @@ def _trained(parts: job.Job, workdir: pathlib.Path) -> dict[str, Any]:
     if pathlib.Path(path).is_file():
       given = foreign.start(path, fresh, parts.system, part)
     else:
-      given = load(path).params
+      given = parameters(path)
     initial['' if part == 'all' else part] = given
   print(transfer(fresh, initial)[1], flush=True)
   return initial

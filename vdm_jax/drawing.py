@@ -18,6 +18,7 @@ from vdm_jax.data import visual
 from vdm_jax.data.pixels import to_uint8
 from vdm_jax.samplers import blocks
 from vdm_jax.systems.protocol import Params, System
+from vdm_jax.training.experts import Experts
 from vdm_jax.training.sampling import (
   SampleSettings,
   completer,
@@ -63,7 +64,7 @@ class Drawing:
   def __init__(
     self,
     system: System,
-    params: Params,
+    params: Params | Experts,
     video_shape: tuple[int, ...],
     settings: SampleSettings,
     conditions: Conditions,
@@ -108,6 +109,13 @@ class Drawing:
     Raises:
       ValueError: for what the model does not take.
     """
+    more, larger = self._system.refines
+    if (more, larger) != (1, 1):
+      mode = 'interpolate' if more > 1 else 'upsample'
+      raise ValueError(
+        f'this model is trained to make {more} times more frames and {larger} '
+        f'times larger ones, nothing else: use it for {mode}.'
+      )
     if block_noise not in (None, 'fresh', 'shared'):
       raise ValueError(
         f"block_noise={block_noise!r} is unknown: choose 'fresh' or 'shared'."
@@ -122,14 +130,6 @@ class Drawing:
     if not cond and not self._system.completes:
       changes.setdefault('guidance_scale', 1.0)
     settings = dataclasses.replace(self._settings, **changes)
-    enlarges = self._system.enlarges
-    if enlarges and times != enlarges:
-      raise ValueError(
-        f'this model makes videos {enlarges} times larger: --mode=upsample '
-        f'with videos that much smaller, not {max(times, 1)} times.'
-      )
-    if enlarges:  # it sees the small video: nothing is left to guide by
-      method, times = 'replacement', 0
     draw = self._sampler(settings, method, times)
     if self._system.completes:
       cond = self._complete(self._params, key, num, cond)
@@ -140,16 +140,7 @@ class Drawing:
         block_key = key
         given = {**given, 'place': np.int32(block.frames[0] // block.stride)}
       if low:
-        small, there = _frames_of(low, block)
-        if not enlarges:
-          seen = small, there
-        elif there.all():
-          given = {**given, 'low': small}
-        else:
-          raise ValueError(
-            'a super-resolution model needs every frame of the small video: '
-            'give factor=1.'
-          )
+        seen = _frames_of(low, block)
       return draw(self._params, block_key, given, observed, mask, seen)
 
     return draw_block

@@ -12,22 +12,19 @@ known of the video (VDM, section 3.1).
 
 import dataclasses
 import functools
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
-from vdm_jax import job as jobs
 from vdm_jax.conditions import Conditions
 from vdm_jax.drawing import Drawing, shared_noise
+from vdm_jax.refining import Refining
 from vdm_jax.samplers import blocks
 from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Params, System
-from vdm_jax.training.restore import restore
+from vdm_jax.training.experts import Experts
 from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 
@@ -37,7 +34,7 @@ class Model:
 
   Attributes:
     system: the assembly.
-    params: its parameters, the moving average of training.
+    params: its parameters, the moving average of training; or experts.
     video_shape: (F, H, W, C) that it was trained on.
     settings: how it samples unless told otherwise.
     conditions: what it can be asked for.
@@ -46,7 +43,7 @@ class Model:
   """
 
   system: System
-  params: Params
+  params: Params | Experts
   video_shape: tuple[int, ...]
   settings: SampleSettings
   conditions: Conditions = dataclasses.field(default_factory=Conditions)
@@ -60,6 +57,17 @@ class Model:
   @functools.cached_property
   def _drawing(self) -> Drawing:
     return Drawing(
+      self.system,
+      self.params,
+      self.video_shape,
+      self.settings,
+      self.conditions,
+    )
+
+  @functools.cached_property
+  def refining(self) -> Refining:
+    """How it refines videos, if it is trained to."""
+    return Refining(
       self.system,
       self.params,
       self.video_shape,
@@ -166,9 +174,15 @@ class Model:
     return blocks.run(key, draw, known, shape, plan)[:, :num_frames]
 
   def interpolate(
-    self, key: Array, videos: np.ndarray, factor: int, **options: Any
+    self,
+    key: Array,
+    videos: np.ndarray,
+    factor: int | None = None,
+    **options: Any,
   ) -> np.ndarray:
     """Puts `factor` - 1 new frames between each two of [B, n, H, W, C].
+
+    A model that is trained to do this has its own factor; None is that, or 2.
 
     Returns:
       float32 [B, (n - 1) factor + 1, H, W, C].
@@ -176,6 +190,10 @@ class Model:
     Raises:
       ValueError: for videos or numbers that do not fit the model.
     """
+    own = self.system.refines[0]
+    factor = factor or (own if own > 1 else 2)
+    if self._trained_for(factor, 1):
+      return self.refining(key, videos, **options)
     known = blocks.frames_of(videos, self.video_shape[1:])
     plan = blocks.interpolate(len(known), factor, self.video_shape[0])
     spread = {factor * frame: value for frame, value in known.items()}
@@ -203,7 +221,8 @@ class Model:
       key: random key.
       videos: float32 [B, n, H / k, W / k, C] in [-1, 1] for a whole number k.
       factor: frames of the result for each frame of `videos`.
-      overlap: frames that each block repeats; None is half of the model's.
+      overlap: frames that each block repeats; None is half of the model's, of a
+        model that is trained to enlarge a quarter.
       **options: as for `extend`.
 
     Returns:
@@ -212,6 +231,8 @@ class Model:
     Raises:
       ValueError: for videos that do not fit the model.
     """
+    if self._trained_for(factor, max(2, self.system.refines[1])):
+      return self.refining(key, videos, overlap=overlap, **options)
     window, height, width, channels = self.video_shape
     rows = np.shape(videos)[2] if np.ndim(videos) == 5 else height
     times = max(1, height // max(1, rows))
@@ -231,6 +252,21 @@ class Model:
     shape = len(videos), *self.video_shape[1:]
     return blocks.run(key, draw, {}, shape, plan)
 
+  def _trained_for(self, more: int, larger: int) -> bool:
+    """Whether it is trained to refine so.
+
+    Raises:
+      ValueError: if it is trained to refine otherwise.
+    """
+    own = self.system.refines
+    if own not in ((1, 1), (more, larger)):
+      raise ValueError(
+        f'this model is trained to make {own[0]} times more frames and '
+        f'{own[1]} times larger ones, nothing else: give it that factor, in '
+        f'{"interpolate" if own[0] > 1 else "upsample"}.'
+      )
+    return own != (1, 1)
+
   def _times_slower_than(self, coarse: 'Model') -> int:
     factor = blocks.whole_ratio(coarse.frameskip, self.frameskip)
     if coarse.video_shape != self.video_shape or factor < 2:
@@ -241,43 +277,3 @@ class Model:
         'times the frameskip.'
       )
     return factor
-
-
-def load(
-  workdir: str | os.PathLike, encoder: str | os.PathLike | None = None
-) -> Model:
-  """Loads the newest whole checkpoint of a run; writes nothing.
-
-  Args:
-    workdir: of the run.
-    encoder: folder of the text encoder, or of the visual one of a model
-      without text, where it is not the config's.
-
-  Raises:
-    FileNotFoundError: if there is no run or no finished checkpoint.
-    CheckpointError: if checkpoints exist but none is whole.
-  """
-  workdir = pathlib.Path(workdir)
-  config = jobs.read_config(workdir)
-  for section in ('text', 'visual'):
-    if encoder is not None and section in config:
-      config[section]['encoder'] = str(encoder)
-      break
-  job = jobs.build(config)
-  like = jax.eval_shape(
-    lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
-  )
-  restored = restore(workdir / 'checkpoints', like, only='ema')
-  if restored is None:
-    raise FileNotFoundError(
-      f'{workdir} has no finished checkpoint yet: train until the first one.'
-    )
-  return Model(
-    system=job.system,
-    params=restored.state,
-    video_shape=job.video_shape,
-    settings=job.sample,
-    conditions=job.conditions(workdir),
-    frameskip=float(job.config['data'].get('frameskip', 1)),
-    step=restored.step,
-  )

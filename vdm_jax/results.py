@@ -14,7 +14,6 @@ from vdm_jax.data.pixels import to_float
 from vdm_jax.data.reference import RealClips
 from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
-from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.protocol import Params
 from vdm_jax.training.sampling import VideoSampler
 
@@ -32,19 +31,19 @@ def save_samples(
   logging.info('Samples: %s', folder / f'{name}.gif')
 
 
-def small_videos(job: Job, num: int) -> dict[str, np.ndarray]:
-  """Returns what a super-resolution model is tried on: small real clips.
+def coarse_videos(job: Job, num: int) -> dict[str, np.ndarray]:
+  """Returns what a model that refines is tried on: coarse real clips.
 
   Held-out ones where the data has such; nothing for other models.
   """
-  factor = job.system.enlarges
-  if not factor:
+  system: Any = job.system
+  if system.refines == (1, 1):
     return {}
   data = job.config['data']
   split = 'validation' if data['name'] == 'moving_shapes' else None
   clips = RealClips(data, num=num, split=split)(0, num)
   videos = jnp.asarray(to_float(clips))
-  return {'low': np.asarray(lower_resolution(factor)(videos))}
+  return {'low': np.asarray(system.coarse(videos))}
 
 
 def finish(
@@ -70,7 +69,7 @@ def finish(
   elif conditions.texts is not None:
     prompt = conditions.captions_in_turn(num)
   cond = conditions(num, label if prompt is None else None, prompt)
-  cond |= small_videos(job, num)
+  cond |= coarse_videos(job, num)
   videos = draw(params, jax.random.key(seed), num, cond)
   shown = videos[: job.sample.num]
   save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)

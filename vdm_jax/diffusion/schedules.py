@@ -136,6 +136,35 @@ class Karras:
     return jnp.append(seen, seen[-1] + 10.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A part of a schedule, stretched to all times.
+
+  As t ~ U[0, 1] in training, it holds the share last - first of its noise
+  levels: eDiff-I splits them so, by their probability (section 4).
+
+  Attributes:
+    schedule: the whole.
+    first: time of the whole at t = 0.
+    last: at t = 1.
+  """
+
+  schedule: Schedule
+  first: float = 0.0
+  last: float = 1.0
+
+  def __post_init__(self):
+    if not 0 <= self.first < self.last <= 1:
+      raise ValueError(
+        f'times from {self.first} to {self.last} are not allowed: give two '
+        'from 0 (data) to 1 (noise), the smaller one first.'
+      )
+
+  def __call__(self, t: Array) -> Array:
+    """Returns logsnr at times `t` in [0, 1]."""
+    return self.schedule(self.first + (self.last - self.first) * t)
+
+
 def levels(schedule: Schedule, num_steps: int) -> Array:
   """Returns logsnr at the ends of sampling steps, from noise to data.
 

@@ -11,6 +11,7 @@ from vdm_jax.samplers import (
   guidance,
   inversion,
   measurements,
+  tiles,
 )
 from vdm_jax.samplers.ancestral import Ancestral
 from vdm_jax.samplers.churn import Churn
@@ -19,7 +20,7 @@ from vdm_jax.samplers.deis import DEIS
 from vdm_jax.samplers.heun import Heun
 from vdm_jax.samplers.kutta import Kutta
 from vdm_jax.samplers.langevin import Langevin
-from vdm_jax.samplers.loop import Corrector, Sampler, sample
+from vdm_jax.samplers.loop import Corrector, Sampler, State, sample
 
 __all__ = [
   'DDIM',
@@ -31,10 +32,12 @@ __all__ = [
   'Kutta',
   'Langevin',
   'Sampler',
+  'State',
   'blocks',
   'conditional',
   'guidance',
   'inversion',
   'measurements',
   'sample',
+  'tiles',
 ]

@@ -38,7 +38,7 @@ from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Schedule
 from vdm_jax.samplers.guidance import clip
-from vdm_jax.samplers.loop import Corrector, Sampler, sample
+from vdm_jax.samplers.loop import Corrector, Sampler, State, sample
 from vdm_jax.samplers.measurements import (
   Measure,
   check_value,
@@ -146,7 +146,9 @@ def sample_given(
   noise: NoisePrior = Independent(),
   corrector: Corrector | None = None,
   progress: Callable[[Any], None] | None = None,
-) -> Video:
+  steps: tuple[int, int] | None = None,
+  state: State | None = None,
+) -> Any:
   """Draws videos of which some pixels are known.
 
   Frames before, after or between others, a masked region, and with `measure`
@@ -176,9 +178,12 @@ def sample_given(
     noise: the noise prior that the denoiser was trained with.
     corrector: applied after every step but the last.
     progress: called on the host with the number of finished steps.
+    steps: see `samplers.sample`; so is `state`.
+    state: likewise.
 
   Returns:
-    Videos, float32, equal to `observed` where `mask` is 1.
+    Videos, float32, equal to `observed` where `mask` is 1; a `State` if `steps`
+    stop before the last one.
 
   Raises:
     ValueError: for an unknown method, a measure that the method ignores or
@@ -232,8 +237,11 @@ def sample_given(
     noise=noise,
     corrector=corrector,
     progress=progress,
+    steps=steps,
+    state=state,
   )
-  return jnp.where(mask, observed, x)
+  cut = steps is not None and steps[1] < num_steps
+  return x if cut else jnp.where(mask, observed, x)
 
 
 def _checked_shape(

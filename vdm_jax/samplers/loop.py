@@ -12,6 +12,9 @@ one compilation and one device program, whatever the number of steps.
 
 Every draw of noise, the first and those inside the steps, comes from the same
 noise prior, so that the process sampled is the process that was trained.
+
+The loop can be cut anywhere: `steps` says which part of it to run, and a cut
+one goes on from the `State` that it returned, to the same videos.
 """
 
 import functools
@@ -24,7 +27,10 @@ from jax import Array
 
 from vdm_jax.diffusion.noise import Independent, NoisePrior
 from vdm_jax.diffusion.schedules import Schedule, levels
-from vdm_jax.shapes import DenoiseFn, PRNGKey, Video
+from vdm_jax.shapes import DenoiseFn, PRNGKey
+
+State = tuple[Array, Array, Any]
+"""z, the last x_hat, and what the sampler remembers."""
 
 
 @runtime_checkable
@@ -79,7 +85,9 @@ def sample(
   noise: NoisePrior = Independent(),
   corrector: Corrector | None = None,
   progress: Callable[[Any], None] | None = None,
-) -> Video:
+  steps: tuple[int, int] | None = None,
+  state: State | None = None,
+) -> Any:
   """Draws videos.
 
   Args:
@@ -92,9 +100,12 @@ def sample(
     noise: the noise prior that the denoiser was trained with.
     corrector: applied after every step but the last.
     progress: called on the host with the number of finished steps.
+    steps: the first step to run and the one to stop before; None is all.
+    state: what the steps before returned; None at the first.
 
   Returns:
-    The sampler's last estimate of the clean videos, float32 of `shape`.
+    The sampler's last estimate of the clean videos, float32 of `shape`; a
+    `State` if `steps` stop before the last one.
 
   Raises:
     ValueError: if `shape` is not that of a batch of videos, or
@@ -108,8 +119,11 @@ def sample(
   if num_steps < 1:
     raise ValueError(f'sample got num_steps={num_steps}; give at least 1.')
   init_key, loop_key = jax.random.split(key)
-  z = noise.sample(init_key, shape)
   logsnrs = levels(schedule, num_steps)
+  first, last = steps or (0, num_steps)
+  if state is None:
+    z = noise.sample(init_key, shape)
+    state = z, jnp.zeros_like(z), sampler.init(z)
 
   def advance(carry, step):
     z, _, memory = carry
@@ -139,7 +153,7 @@ def sample(
       )
     return (z, x_hat, memory), None
 
-  steps = (jnp.arange(num_steps), logsnrs[:-1], logsnrs[1:])
-  carry = (z, jnp.zeros_like(z), sampler.init(z))
-  (_, x_hat, _), _ = jax.lax.scan(advance, carry, steps)
-  return x_hat
+  numbered = (jnp.arange(num_steps), logsnrs[:-1], logsnrs[1:])
+  part = jax.tree.map(lambda a: a[first:last], numbered)
+  state, _ = jax.lax.scan(advance, state, part)
+  return state if last < num_steps else state[1]

@@ -1,6 +1,6 @@
 """What training asks of a system; every paper's assembly offers it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jax import Array
@@ -16,7 +16,7 @@ Cond = Mapping[str, ArrayLike]
 'visual' [B, D], embeddings of the middle frames.  Of base and residual noise
 also 'content' and 'motion' [B], numbers of videos that share a part of it, and
 'share' [B, F], shares of the base noise.  Of a part of a longer video 'place'
-[], that of its first frame.  For super-resolution 'low', small videos.
+[], that of its first frame.  For models that refine 'low', coarse videos.
 """
 
 Batch = dict[str, Array]
@@ -47,8 +47,16 @@ class System(Protocol):
     ...
 
   @property
-  def enlarges(self) -> int:
-    """How many times larger than 'low' it makes videos; 0 without 'low'."""
+  def refines(self) -> tuple[int, int]:
+    """How many times more frames, and larger ones, than 'low' has."""
+    ...
+
+  def levels(self, num_steps: int) -> Array:
+    """Returns logsnr at the ends of sampling steps, [num_steps + 1]."""
+    ...
+
+  def logsnr_at(self, time: float) -> Array:
+    """Returns the noise level of a time of training, []."""
     ...
 
   @property
@@ -98,9 +106,8 @@ class System(Protocol):
     shape: tuple[int, ...],
     *,
     cond: Cond | None = None,
-    progress: Callable[[Any], None] | None = None,
     **options: Any,
-  ) -> Array:
+  ) -> Any:
     """Returns videos of `shape` [B, F, H, W, C]."""
     ...
 
@@ -113,6 +120,6 @@ class System(Protocol):
     *,
     cond: Cond | None = None,
     **options: Any,
-  ) -> Array:
+  ) -> Any:
     """Returns videos that equal `observed` where `mask` is 1."""
     ...

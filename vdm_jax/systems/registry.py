@@ -19,6 +19,7 @@ from vdm_jax.samplers import (
   Langevin,
   Sampler,
 )
+from vdm_jax.systems.interpolation import Interpolation
 from vdm_jax.systems.prior import EmbeddingPrior
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.super_resolution import SuperResolution
@@ -28,6 +29,7 @@ from vdm_jax.systems.videofusion import VideoFusion
 SYSTEMS = {
   'vdm': VDM,
   'super_resolution': SuperResolution,
+  'interpolation': Interpolation,
   'videofusion': VideoFusion,
 }
 NETWORKS = {'unet': UNet, 'prior': Prior}
@@ -75,6 +77,11 @@ def build_system(
         f'config.system.noise.{name} is not for a config: it says which videos '
         'share noise, draw by draw.'
       )
+  if 'tiling' in values:
+    raise ConfigError(
+      'config.system.tiling is not for a config: tiles have the size of '
+      'config.data.'
+    )
   parts = {
     'schedule': (SCHEDULES, 'cosine'),
     'noise': (NOISE, 'base_residual' if fused else 'independent'),

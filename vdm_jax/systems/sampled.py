@@ -4,16 +4,16 @@ DenoiseFn -> classifier-free guidance -> clip -> sampler, from z_1 ~ prior
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from vdm_jax import samplers
+from vdm_jax.diffusion import schedules
 from vdm_jax.samplers import conditional, guidance
-from vdm_jax.samplers.loop import Corrector, Sampler
+from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems.conditioning import with_nothing
 from vdm_jax.systems.draw import aside
@@ -25,8 +25,23 @@ from vdm_jax.systems.trained import Trained
 class Sampled(Trained):
   """A system by its DenoiseFn; the rest of a system's face follows."""
 
-  completes: ClassVar[bool] = False  # whether `complete` adds conditions
-  enlarges: ClassVar[int] = 0  # times that videos are larger than 'low'
+  @property
+  def completes(self) -> bool:
+    """Whether `complete` makes conditions where none are given."""
+    return False
+
+  @property
+  def refines(self) -> tuple[int, int]:
+    """How many times more frames, and larger ones, than 'low' has."""
+    return 1, 1
+
+  def levels(self, num_steps: int) -> Array:
+    """Returns logsnr at the ends of sampling steps, [num_steps + 1]."""
+    return schedules.levels(self._levels, num_steps)
+
+  @property
+  def _levels(self) -> schedules.Schedule:
+    return self.sample_schedule or self.schedule
 
   def complete(
     self, params: Params, key: Array, shape: tuple[int, ...], cond: Cond
@@ -57,7 +72,7 @@ class Sampled(Trained):
     cond: Cond | None = None,
     guidance_scale: float = 1.0,
     **options: Any,
-  ) -> Array:
+  ) -> Any:
     """Returns videos in [-1, 1] that agree with what is known of them.
 
     See `samplers.conditional.sample_given`, which takes the options too.
@@ -69,7 +84,7 @@ class Sampled(Trained):
       self.denoiser(params, cond, guidance_scale),
       observed,
       mask,
-      schedule=self.sample_schedule or self.schedule,
+      schedule=self._levels,
       noise=self.noise_given(cond),
       clipped=True,
       **options,
@@ -82,12 +97,11 @@ class Sampled(Trained):
     shape: tuple[int, ...],
     *,
     cond: Cond | None = None,
+    guidance_scale: float = 1.0,
     sampler: Sampler = samplers.Ancestral(),
     num_steps: int = 256,
-    corrector: Corrector | None = None,
-    guidance_scale: float = 1.0,
-    progress: Callable[[Any], None] | None = None,
-  ) -> Array:
+    **options: Any,
+  ) -> Any:
     """Returns videos of `shape` [B, F, H, W, C] in [-1, 1].
 
     Args:
@@ -95,21 +109,19 @@ class Sampled(Trained):
       key: random key.
       shape: shape of the result.
       cond: what each video should show; None samples without a condition.
+      guidance_scale: classifier-free guidance; 1 is none.
       sampler: the method.
       num_steps: its number of steps.
-      corrector: a move after each step; doubles the network calls.
-      guidance_scale: classifier-free guidance; 1 is none.
-      progress: called on the host with the number of finished steps.
+      **options: corrector and others, as for `samplers.sample`.
     """
     cond = self.complete(params, aside(key), shape, cond or {})
     return samplers.sample(
       key,
       guidance.clip(self.denoiser(params, cond, guidance_scale)),
       shape,
-      schedule=self.sample_schedule or self.schedule,
+      schedule=self._levels,
       sampler=sampler,
       num_steps=num_steps,
-      corrector=corrector,
       noise=self.noise_given(cond),
-      progress=progress,
+      **options,
     )

@@ -24,7 +24,7 @@ from vdm_jax.diffusion.noise import (
   Progressive,
 )
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
-from vdm_jax.diffusion.schedules import Cosine, Schedule
+from vdm_jax.diffusion.schedules import Cosine, Part, Schedule
 from vdm_jax.shapes import DenoiseFn
 from vdm_jax.systems import conditioning
 from vdm_jax.systems.draw import draw, together
@@ -37,6 +37,8 @@ class Trained(abc.ABC):
 
   Attributes:
     schedule: t -> logsnr, that of training.
+    times: the part of [0, 1] whose noise levels are trained; that of an expert
+      denoiser is not the whole.
     sample_schedule: that of sampling; None is the same.
     noise: noise prior over frames.
     parameterization: what the networks predict.
@@ -46,6 +48,7 @@ class Trained(abc.ABC):
   """
 
   schedule: Schedule = Cosine()
+  times: tuple[float, float] = (0.0, 1.0)
   sample_schedule: Schedule | None = None
   noise: NoisePrior = Independent()
   parameterization: Parameterization = Eps()
@@ -54,6 +57,7 @@ class Trained(abc.ABC):
 
   def __post_init__(self):
     losses.log_weight(self.loss_weight, self.parameterization)  # or refuses
+    Part(self.schedule, *self.times)  # likewise
 
   @property
   @abc.abstractmethod
@@ -138,6 +142,10 @@ class Trained(abc.ABC):
       )
     return noise.at(jnp.asarray(given['place'])) if 'place' in given else noise
 
+  def logsnr_at(self, time: float) -> Array:
+    """Returns the noise level of a time of training, []."""
+    return self.schedule(jnp.asarray(time))
+
   @property
   def continues(self) -> bool:
     """Whether parts of a longer video share noise unless told otherwise."""
@@ -148,7 +156,7 @@ class Trained(abc.ABC):
     return draw(
       key,
       batch,
-      schedule=self.schedule,
+      schedule=Part(self.schedule, *self.times),
       noise=self.noise_given(batch),
       conditions=self.conditions,
       num_classes=self.num_classes,

@@ -21,7 +21,8 @@ from vdm_jax.samplers import Ancestral, Corrector, Sampler
 from vdm_jax.samplers.measurements import lower_resolution
 from vdm_jax.systems.draw import aside
 from vdm_jax.systems.protocol import Cond, Params, System
-from vdm_jax.training import sharding
+from vdm_jax.training import experts, sharding
+from vdm_jax.training.experts import Experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +82,12 @@ class VideoSampler:
     *,
     mesh: Mesh | None = None,
   ):
-    self.settings = settings
+    self.settings, self._system = settings, system
     self._bar = tqdm(disable=True)
     if mesh is not None:
       sharding.check_batch(mesh, settings.batch_size, 'config.sample')
 
-    def draw(params: Params, key: Array, cond: Cond) -> Array:
+    def draw(params: Params, key: Array, cond: Cond, state=None, steps=None):
       videos = system.sample(
         params,
         key,
@@ -97,6 +98,8 @@ class VideoSampler:
         corrector=settings.corrector,
         guidance_scale=settings.guidance_scale,
         progress=self._on_step,
+        state=state,
+        steps=steps,
       )
       if mesh is None:
         return videos
@@ -104,7 +107,7 @@ class VideoSampler:
         videos, sharding.batch_sharding(mesh)
       )
 
-    self._draw = jax.jit(draw)
+    self._draw = jax.jit(draw, static_argnames='steps')
     self._complete = completer(system, video_shape)
 
   def _on_step(self, step: Any) -> None:
@@ -113,7 +116,7 @@ class VideoSampler:
 
   def __call__(
     self,
-    params: Params,
+    params: Params | Experts,
     key: Array,
     num: int,
     cond: Mapping[str, np.ndarray] | None = None,
@@ -123,7 +126,7 @@ class VideoSampler:
     """Returns `num` videos, float32 [num, F, H, W, C] in [-1, 1].
 
     Args:
-      params: parameters, usually the EMA.
+      params: parameters, usually the EMA, or experts.
       key: random key.
       num: how many.
       cond: what they should show, arrays of `num` rows; None is nothing.
@@ -141,6 +144,8 @@ class VideoSampler:
     if shares_noise:  # one key for all batches: what is apart is numbered
       apart = np.arange(num, dtype=np.int32)
       given = dict.fromkeys(_SHARED, apart) | given
+    # What one expert makes is for all of them.
+    if shares_noise or (isinstance(params, Experts) and self._system.completes):
       given = self._complete(params, key, num, given)
     videos = []
     with tqdm(
@@ -154,7 +159,14 @@ class VideoSampler:
         rows = np.arange(batch * size, (batch + 1) * size) % num
         part = {name: value[rows] for name, value in given.items()}
         own_key = key if shares_noise else jax.random.fold_in(key, batch)
-        drawn = self._draw(params, own_key, part)
+        drawn = experts.run(
+          self._draw,
+          params,
+          own_key,
+          part,
+          system=self._system,
+          num_steps=self.settings.num_steps,
+        )
         if jax.process_count() > 1:
           drawn = multihost_utils.process_allgather(drawn, tiled=True)
         videos.append(np.asarray(drawn))
@@ -164,7 +176,7 @@ class VideoSampler:
 
 def completer(
   system: System, video_shape: tuple[int, ...]
-) -> Callable[[Params, Array, int, Cond], Cond]:
+) -> Callable[[Params | Experts, Array, int, Cond], Cond]:
   """Returns what makes the conditions of videos that are drawn in parts.
 
   Args:
@@ -180,11 +192,15 @@ def completer(
   def complete(params: Params, key: Array, num: int, cond: Cond) -> Cond:
     return system.complete(params, aside(key), (num, *video_shape), cond)
 
-  return complete
+  return lambda params, *args: complete(experts.first(params), *args)
 
 
 def conditional_sampler(
-  system: System, settings: SampleSettings, method: str, times: int = 0
+  system: System,
+  settings: SampleSettings,
+  method: str,
+  times: int = 0,
+  progress: Callable[[Any], Any] | None = None,
 ) -> Callable[..., Array]:
   """Compiles the drawing of videos that are known in part.
 
@@ -193,16 +209,21 @@ def conditional_sampler(
     settings: how to draw.
     method: 'reconstruction' or 'replacement'.
     times: how many times smaller the frames of a small video are; 0 for none.
+    progress: called on the host with the number of finished steps.
 
   Returns:
     (params, key, cond, observed, mask, seen) -> videos [B, F, H, W, C], where
-    `seen` is None, or frames of the small video [B, F, H / k, W / k, C], 0
-    where there is none, and which of them are there [1, F, 1, 1, 1].
+    `params` may be experts, and `seen` is None, or frames of the small video
+    [B, F, H / k, W / k, C], 0 where there is none, and which of them are there
+    [1, F, 1, 1, 1].
   """
 
-  def draw(params, key, cond, observed, mask, seen):
+  @functools.partial(jax.jit, static_argnames='steps')
+  def draw(
+    params, key, cond, observed, mask, seen=None, state=None, steps=None
+  ):
     guide: dict[str, Any] = {}
-    if times:
+    if seen is not None:
       small, there = seen
       shrink = lower_resolution(times)
       # A mean of n^2 pixels is known n times better than one of them.
@@ -223,7 +244,12 @@ def conditional_sampler(
       num_steps=settings.num_steps,
       corrector=settings.corrector,
       guidance_scale=settings.guidance_scale,
+      progress=progress,
+      state=state,
+      steps=steps,
       **guide,
     )
 
-  return jax.jit(draw)
+  return functools.partial(
+    experts.run, draw, system=system, num_steps=settings.num_steps
+  )

@@ -1,0 +1,118 @@
+"""Trained models from the folders of their runs."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vdm_jax import job as jobs
+from vdm_jax.config import ConfigError, differences
+from vdm_jax.job import Job
+from vdm_jax.model import Model
+from vdm_jax.systems.protocol import Params
+from vdm_jax.training.experts import Expert, Experts
+from vdm_jax.training.restore import Restored, restore
+
+Path = str | os.PathLike
+
+
+def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
+  """Loads the newest whole checkpoint of a run; writes nothing.
+
+  Args:
+    workdir: of the run; several are expert denoisers, of all noise levels
+      together, and make one model.
+    encoder: folder of the text encoder, or of the visual one of a model
+      without text, where it is not the config's.
+
+  Raises:
+    FileNotFoundError: if there is no run or no finished checkpoint.
+    CheckpointError: if checkpoints exist but none is whole.
+    ValueError: if experts are of different models, or not of every noise level.
+  """
+  alone = isinstance(workdir, str | os.PathLike)
+  paths = [pathlib.Path(p) for p in ([workdir] if alone else workdir)]
+  job = _job(paths[0], encoder)
+  for path in paths[1:]:
+    _check_same(job, _job(path, encoder), path)
+  every = (0.0, 1.0)
+  if alone and _times(job) == every:
+    restored = _restored(paths[0], job)
+    params, step = restored.state, restored.step
+  else:
+    configs = [jobs.read_config(path) for path in paths]
+    times = [_times(jobs.build(config)) for config in configs]
+    Experts([Expert(t, {}) for t in times])  # or refuses, before it reads
+    parts = [_restored(path, job) for path in paths]
+    experts = [
+      Expert(t, jax.tree.map(np.asarray, part.state))
+      for t, part in zip(times, parts, strict=True)
+    ]
+    params, step = Experts(experts), max(part.step for part in parts)
+  return Model(
+    system=job.system,
+    params=params,
+    video_shape=job.video_shape,
+    settings=job.sample,
+    conditions=job.conditions(paths[0]),
+    frameskip=float(job.config['data'].get('frameskip', 1)),
+    step=step,
+  )
+
+
+def parameters(workdir: Path) -> Params:
+  """Returns what a run has trained, also an expert's alone, to go on from.
+
+  Raises:
+    FileNotFoundError, CheckpointError: as in `load`.
+  """
+  path = pathlib.Path(workdir)
+  return _restored(path, _job(path, None)).state
+
+
+def _job(workdir: pathlib.Path, encoder: Path | None) -> Job:
+  config = jobs.read_config(workdir)
+  for section in ('text', 'visual'):
+    if encoder is not None and section in config:
+      config[section]['encoder'] = str(encoder)
+      break
+  return jobs.build(config)
+
+
+def _times(job: Job) -> tuple[float, float]:
+  return getattr(job.system, 'times', (0.0, 1.0))
+
+
+def _check_same(job: Job, other: Job, path: pathlib.Path) -> None:
+  """Raises ConfigError unless two experts are of one model."""
+
+  def model(of: Job) -> dict[str, Any]:
+    system = {k: v for k, v in of.config['system'].items() if k != 'times'}
+    shape = list(of.video_shape)
+    return {'network': of.config['network'], 'system': system, 'clips': shape}
+
+  differ = differences(model(job), model(other))
+  if differ:
+    fields = '; '.join(
+      f'{name} is {theirs!r}, not {ours!r}'
+      for name, (ours, theirs) in differ.items()
+    )
+    raise ConfigError(
+      f'the expert in {path} is of another model ({fields}): fork experts from '
+      'one run.'
+    )
+
+
+def _restored(workdir: pathlib.Path, job: Job) -> Restored:
+  like = jax.eval_shape(
+    lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
+  )
+  restored = restore(workdir / 'checkpoints', like, only='ema')
+  if restored is None:
+    raise FileNotFoundError(
+      f'{workdir} has no finished checkpoint yet: train until the first one.'
+    )
+  return restored
