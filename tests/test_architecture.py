@@ -27,6 +27,7 @@ RANK = {
   'job': 5,
   'model': 6,
   'loading': 7,
+  'cascade': 7,
   'evaluation': 5,
   'results': 6,
   'fidelity': 7,

@@ -132,18 +132,24 @@ def finer(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_cascade_is_one_command(trained, finer, capsys):
+def test_a_cascade_is_one_command(trained, finer, tmp_path, capsys):
   few = '--num=2', '--num_steps=2', '--guidance=2', '--encoder=moved'
-  asked = f'--prompt={PROMPT}'
-  command(trained, '--mode=cascade', f'--finer={finer}', asked, *few)
-  samples = trained / 'samples'
-  small = vdm_jax.video.load(samples / 'cascade_0000002_seed_0_small.gif')
-  large = vdm_jax.video.load(samples / 'cascade_0000002_seed_0.gif')
+  stages = f'--stages={trained},{finer}', f'--prompt={PROMPT}'
+  command(tmp_path, '--mode=cascade', *stages, *few)
+  samples = tmp_path / 'samples'
+  small, large = (
+    vdm_jax.video.load(samples / f'cascade_seed_0_stage_{n}.gif')
+    for n in range(2)
+  )
   assert small.shape[0] == 4
   assert large.shape[0] == 8
-  message = fails(capsys, finer, '--mode=cascade', f'--finer={trained}')
+  assert capsys.readouterr().out.count(' is in ') == 2
+  command(tmp_path, '--mode=cascade', *stages, *few)
+  assert capsys.readouterr().out.count(' was there in ') == 2
+  turned = f'--stages={finer},{trained}'
+  message = fails(capsys, tmp_path, '--mode=cascade', turned)
   assert 'a whole number of times larger' in message
-  assert 'needs --finer' in fails(capsys, trained, '--mode=cascade')
+  assert 'needs --stages' in fails(capsys, tmp_path, '--mode=cascade')
   message = fails(capsys, finer, '--mode=sample', '--guidance=2')
   assert 'needs something to guide to' in message
   message = fails(capsys, finer, '--mode=sample', f'--prompt={PROMPT}')

@@ -20,14 +20,14 @@ from tests.command_line import (
   saved_by,
 )
 from tests.test_videofusion import BASE, SHAPE, Small, system
-from vdm_jax import commands
+from vdm_jax import main
+from vdm_jax.cascade import run
 from vdm_jax.conditions import Conditions
 from vdm_jax.data.pictures import Pictures
 from vdm_jax.data.visual import VisualSettings
 from vdm_jax.diffusion.parameterization import V
 from vdm_jax.model import Model
 from vdm_jax.samplers import DDIM
-from vdm_jax.tasks import cascade
 from vdm_jax.training.sampling import SampleSettings
 
 
@@ -65,7 +65,7 @@ def moved(params):
 
 def test_flags_number_who_shares_noise(tmp_path, monkeypatch):
   """Numbers are taken in turn, and stand for all batches."""
-  monkeypatch.setattr(commands, 'load', lambda *_: small())
+  monkeypatch.setattr(main, 'load', lambda *_: small())
   flag = '--content=0,1', '--motion=0,0,1,1'
   videos = saved_by(tmp_path, '--mode=sample', '--num=4', '--seed=3', *flag)
   base, rest = videos[:, BASE], np.delete(videos, BASE, 1)
@@ -86,7 +86,7 @@ def test_flags_number_who_shares_noise(tmp_path, monkeypatch):
 def test_flags_say_how_a_video_is_extended(
   tmp_path, monkeypatch, method, block_noise
 ):
-  monkeypatch.setattr(commands, 'load', lambda *_: small())
+  monkeypatch.setattr(main, 'load', lambda *_: small())
   given = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 2, *SHAPE[1:]))
   given = given.astype(np.float32)
   np.save(tmp_path / 'given.npy', given)
@@ -116,7 +116,7 @@ def pictured(folder, size):
 
 def test_flags_say_what_the_middle_frame_shows(tmp_path, monkeypatch):
   """Images are taken in turn, and embedded as they are."""
-  monkeypatch.setattr(commands, 'load', lambda *_: small(48))
+  monkeypatch.setattr(main, 'load', lambda *_: small(48))
   images, flag = pictured(tmp_path, 8)
   videos = saved_by(tmp_path, '--mode=sample', '--num=2', '--seed=3', *flag)
   key = jax.random.key(3)
@@ -139,7 +139,8 @@ def test_each_video_of_a_cascade_shows_its_own_image():
   images = images.astype(np.uint8)
 
   def made(image):
-    return cascade(base, finer, jax.random.key(0), 3, image=image)
+    stages = run([base, finer], jax.random.key(0), 3, image=image)
+    return [stage.videos for stage in stages]
 
   other = images.copy()
   other[2] = 255 - other[2]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.gaussian_video import exact_denoiser, exponential_covariance
+from vdm_jax.cascade import run
 from vdm_jax.diffusion.schedules import Cosine
 from vdm_jax.model import Model
 from vdm_jax.samplers import Ancestral, Langevin, sample
 from vdm_jax.samplers.conditional import sample_given
 from vdm_jax.samplers.measurements import lower_resolution
-from vdm_jax.tasks import cascade
 from vdm_jax.training.sampling import SampleSettings
 
 CORRELATION = 0.9
@@ -92,8 +92,8 @@ def test_a_cascade_keeps_what_the_base_model_made():
   """
   base = model(4, SIZE // 2, frameskip=2.0, scale=0.2)
   finer = model(6, SIZE)
-  small, large = cascade(
-    base, finer, jax.random.key(1), 8, reconstruction_weight=4.0
+  (small, *_), (large, *_) = run(
+    [base, finer], jax.random.key(1), 8, reconstruction_weight=4.0
   )
   assert small.shape == (8, 4, SIZE // 2, SIZE // 2, 1)
   assert large.shape == (8, 8, SIZE, SIZE, 1)  # two batches of 4
@@ -127,4 +127,4 @@ def test_a_label_for_a_model_without_classes_is_refused():
   with pytest.raises(ValueError, match='the model has no classes'):
     model().sample(jax.random.key(0), 1, label=0)
   with pytest.raises(ValueError, match='no longer'):
-    cascade(model(2, 8, frameskip=2.0), model(6, 16), jax.random.key(0), 1)
+    next(run([model(2, 8, frameskip=2.0), model(6, 16)], jax.random.key(0), 1))

@@ -15,7 +15,7 @@ from tests.command_line import EIGHT, SHAPES, command, saved_by
 from tests.test_main_videofusion import pictured
 from tests.test_networks import TINY, random_variables
 from tests.test_videofusion import SHAPE, Small, system
-from vdm_jax import commands
+from vdm_jax import main
 from vdm_jax.data.moving_shapes import MovingShapes
 from vdm_jax.data.pictures import Pictured
 from vdm_jax.training import loop
@@ -216,7 +216,7 @@ def test_a_trained_model_extends_as_it_is_told(fused, tmp_path, monkeypatch):
     )
     return dataclasses.replace(model, params=params)
 
-  monkeypatch.setattr(commands, 'load', far)
+  monkeypatch.setattr(main, 'load', far)
   given = np.random.default_rng(0).uniform(-0.9, 0.9, (2, 2, 16, 16, 3))
   given = given.astype(np.float32)
   np.save(tmp_path / 'given.npy', given)

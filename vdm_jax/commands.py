@@ -5,16 +5,17 @@ in one sentence what to mend.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from vdm_jax import cascade as cascades
 from vdm_jax import fidelity, job, tasks
 from vdm_jax.data import pack as packing
 from vdm_jax.data.archive import unpack as unpack_archive
 from vdm_jax.errors import clear_errors
-from vdm_jax.loading import load, parameters
+from vdm_jax.loading import to_start_from
 from vdm_jax.metrics.report import table
 from vdm_jax.model import Model
 from vdm_jax.results import (
@@ -23,13 +24,13 @@ from vdm_jax.results import (
   report_skipped,
   save_samples,
 )
-from vdm_jax.training import foreign, loop
+from vdm_jax.training import loop
 from vdm_jax.training.sampling import VideoSampler
-from vdm_jax.training.step_directory import StepDirectory
-from vdm_jax.training.transfer import transfer
 
 Options = Callable[[int], dict[str, Any]]
 """How to sample so many videos: arguments of `Model.sample` and the like."""
+
+Load = Callable[[], Model]
 
 
 def train(
@@ -41,10 +42,10 @@ def train(
     parts = job.build(config)
     mesh = parts.build_mesh()
     source = parts.source(workdir)
-    initial = _trained(parts, workdir)
+    initial = to_start_from(parts, workdir)
     job.open_workdir(workdir, config)  # last: what is refused leaves no trace
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
-  shown = parts.sample.num
+  shown, times = parts.sample.num, getattr(parts.system, 'times', (0.0, 1.0))
   in_turn = parts.conditions(workdir).default(shown)
   in_turn |= coarse_videos(parts, shown)
 
@@ -61,11 +62,16 @@ def train(
     mesh=mesh,
     seed=parts.seed,
     workdir=workdir,
-    look=look,
+    look=look if times == (0.0, 1.0) else None,
     initial=initial,
   )
   report_skipped(source, result.skipped_clips)
-  if result.step >= parts.train.num_steps:
+  if times != (0.0, 1.0):
+    print(
+      f'This is an expert of times {times[0]:g} to {times[1]:g}: it makes no '
+      'videos but with the others, --mode=sample --experts=WORKDIR.'
+    )
+  elif result.step >= parts.train.num_steps:
     finish(
       workdir,
       parts,
@@ -75,28 +81,6 @@ def train(
       seed=parts.seed + 2,
       num=num,
     )
-
-
-def _trained(parts: job.Job, workdir: pathlib.Path) -> dict[str, Any]:
-  """The parameters to start from, and says which of them fit.
-
-  Raises:
-    ValueError, OSError: they do not fit, or are not there.
-  """
-  if not parts.init or StepDirectory(workdir / 'checkpoints').newest({}) >= 0:
-    return {}
-  fresh = jax.eval_shape(
-    lambda key: parts.system.init(key, parts.video_shape), jax.random.key(0)
-  )
-  initial = {}
-  for part, path in parts.init.items():
-    if pathlib.Path(path).is_file():
-      given = foreign.start(path, fresh, parts.system, part)
-    else:
-      given = parameters(path)
-    initial['' if part == 'all' else part] = given
-  print(transfer(fresh, initial)[1], flush=True)
-  return initial
 
 
 def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:
@@ -146,14 +130,14 @@ def pack(
 def sample(
   workdir: pathlib.Path,
   *,
+  load: Load,
   num: int | None,
   seed: int,
-  encoder: str | None,
   options: Options,
 ) -> None:
   """Draws videos with the newest checkpoint."""
   with clear_errors():
-    model = load(workdir, encoder)
+    model = load()
     num = num or model.settings.num
     asked = _asked(options, num, model)
     videos = model.sample(
@@ -172,20 +156,21 @@ def edit(
   task: str,
   workdir: pathlib.Path,
   *,
+  load: Load,
   video_file: str | None,
   num: int | None,
   seed: int,
-  encoder: str | None,
   num_frames: int | None,
-  factor: int,
-  coarse: str | None,
+  factor: int | None,
+  coarse: Load | None,
   options: Options,
 ) -> None:
   """Extends, interpolates or upsamples a video file."""
   with clear_errors():
     if video_file is None:
       raise ValueError(f'--mode={task} needs --video=FILE.')
-    model, path = load(workdir, encoder), pathlib.Path(video_file)
+    model, path = load(), pathlib.Path(video_file)
+    factor = tasks.factor_of(task, model, factor)
     known = tasks.read(path, model, task, factor).repeat(num or 1, 0)
     videos = tasks.run(
       task,
@@ -194,7 +179,7 @@ def edit(
       known,
       num_frames=num_frames,
       factor=factor,
-      coarse=load(coarse, encoder) if coarse else None,
+      coarse=coarse() if coarse else None,
       **_asked(options, len(known), model),
     )
   name = f'{task}_{path.stem}_{model.step:07d}_seed_{seed}'
@@ -204,33 +189,46 @@ def edit(
 def cascade(
   workdir: pathlib.Path,
   *,
-  finer: str | None,
+  stages: Mapping[str, Load],
   num: int | None,
   seed: int,
-  encoder: str | None,
   options: Options,
 ) -> None:
-  """Draws small slow videos and makes them large and fast, VDM Figure 2."""
+  """Lets each model refine what the one before made, and keeps all of it.
+
+  The same command goes on behind the last stage that is done.
+  """
   with clear_errors():
-    if finer is None:
-      raise ValueError('--mode=cascade needs --finer=WORKDIR.')
-    base, larger = load(workdir, encoder), load(finer, encoder)
-    num = num or base.settings.num
-    small, large = tasks.cascade(
-      base, larger, jax.random.key(seed), num, **_asked(options, num, base)
+    if not stages:
+      raise ValueError(
+        '--mode=cascade needs --stages=WORKDIR,WORKDIR,..., from the model '
+        'that makes videos of nothing to the finest.'
+      )
+    models = [load() for load in stages.values()]
+    num = num or models[0].settings.num
+    made = cascades.run(
+      models,
+      jax.random.key(seed),
+      num,
+      folder=workdir / 'cascade',
+      names=list(stages),
+      **_asked(options, num, models[0]),
     )
-  name = f'{base.step:07d}_seed_{seed}'
-  save_samples(workdir, f'cascade_{name}_small', small, base.settings.fps)
-  fps = base.settings.fps * large.shape[1] // small.shape[1]
-  save_samples(workdir, f'cascade_{name}', large, fps)
+    for number, (videos, kept, path) in enumerate(made):
+      said = 'was there' if kept else 'is'
+      print(f'Stage {number}: {videos.shape} {said} in {path}.', flush=True)
+      faster = videos.shape[1] / models[0].video_shape[0]
+      fps = round(faster * models[0].settings.fps)
+      name = f'cascade_seed_{seed}_stage_{number}'
+      save_samples(workdir, name, videos, fps)
 
 
 def evaluate(
   workdir: pathlib.Path,
   *,
+  load: Load,
   num: int | None,
   seed: int,
-  encoder: str | None,
   protocol: str,
   weights: str,
   num_real: int | None,
@@ -246,7 +244,7 @@ def evaluate(
     exact = parts.config['data']['name'] == 'moving_shapes'
     if weights or not exact:
       report = fidelity.evaluate(
-        load(workdir, encoder),
+        load(),
         parts.config['data'],
         workdir,
         protocol=protocol,
@@ -259,9 +257,10 @@ def evaluate(
         print(f'{table(report)}\nReport: {report["path"]}')
       return
     draw = VideoSampler(parts.system, parts.video_shape, parts.sample)
-    model = load(workdir, encoder)
-    step = model.step
-    finish(workdir, parts, draw, model.params, step=step, seed=seed, num=num)
+    made = load()
+    finish(
+      workdir, parts, draw, made.params, step=made.step, seed=seed, num=num
+    )
 
 
 def _asked(options: Options, num: int, model: Model) -> dict[str, Any]:

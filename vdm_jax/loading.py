@@ -12,9 +12,11 @@ from vdm_jax import job as jobs
 from vdm_jax.config import ConfigError, differences
 from vdm_jax.job import Job
 from vdm_jax.model import Model
-from vdm_jax.systems.protocol import Params
+from vdm_jax.training import foreign
 from vdm_jax.training.experts import Expert, Experts
 from vdm_jax.training.restore import Restored, restore
+from vdm_jax.training.step_directory import StepDirectory
+from vdm_jax.training.transfer import transfer
 
 Path = str | os.PathLike
 
@@ -63,14 +65,29 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
   )
 
 
-def parameters(workdir: Path) -> Params:
-  """Returns what a run has trained, also an expert's alone, to go on from.
+def to_start_from(job: Job, workdir: pathlib.Path) -> dict[str, Any]:
+  """The parameters to start from, and says which of them fit.
 
   Raises:
-    FileNotFoundError, CheckpointError: as in `load`.
+    ValueError, OSError: they do not fit, or are not there.
   """
-  path = pathlib.Path(workdir)
-  return _restored(path, _job(path, None)).state
+  if not job.init or StepDirectory(workdir / 'checkpoints').newest({}) >= 0:
+    return {}
+  fresh = jax.eval_shape(
+    lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
+  )
+  initial = {}
+  for part, path in job.init.items():
+    if pathlib.Path(path).is_file():
+      given = foreign.start(path, fresh, job.system, part)
+    else:
+      home = pathlib.Path(path)
+      given = _restored(home, _job(home, None)).state
+    if part == 'all':
+      part, given = '', job.system.adapted(given, fresh)
+    initial[part] = given
+  print(transfer(fresh, initial)[1], flush=True)
+  return initial
 
 
 def _job(workdir: pathlib.Path, encoder: Path | None) -> Job:

@@ -3,7 +3,7 @@
   python -m vdm_jax.main --config=configs/moving_shapes.py --workdir=DIR
   python -m vdm_jax.main --mode=sample --workdir=DIR --num=16
   python -m vdm_jax.main --mode=extend --workdir=DIR --video=FILE
-  python -m vdm_jax.main --mode=cascade --workdir=DIR --finer=DIR
+  python -m vdm_jax.main --mode=cascade --workdir=DIR --stages=DIR,DIR
   python -m vdm_jax.main --mode=evaluate --workdir=DIR
   python -m vdm_jax.main --mode=encode --config=FILE --workdir=DIR
   python -m vdm_jax.main --mode=pack --config=FILE --workdir=DIR
@@ -28,10 +28,12 @@ from vdm_jax import commands, tasks
 from vdm_jax.config import ConfigError
 from vdm_jax.data.codecs import CODECS
 from vdm_jax.errors import UserError
+from vdm_jax.loading import load
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.report import NonFiniteError
 
-_DRAWN = {'num', 'seed', 'encoder', 'num_steps', 'sampler', 'guidance'}
+_LOADED = {'num', 'seed', 'encoder', 'experts'}
+_DRAWN = _LOADED | {'num_steps', 'sampler', 'guidance'}
 _ASKED = _DRAWN | {'label', 'prompt', 'image'}
 _EDITED = _ASKED | {'video', 'method', 'block_noise'}
 _OF_MODE = {  # the flags that a mode reads, beside those that all do
@@ -40,11 +42,8 @@ _OF_MODE = {  # the flags that a mode reads, beside those that all do
   'extend': _EDITED | {'num_frames', 'overlap', 'coarse'},
   'interpolate': _EDITED | {'factor'},
   'upsample': _EDITED | {'factor', 'overlap'},
-  'cascade': _ASKED | {'finer'},
-  'evaluate': {
-    *('num', 'seed', 'encoder', 'protocol', 'weights'),
-    *('num_real', 'num_frames'),
-  },
+  'cascade': (_ASKED | {'stages'}) - {'experts'},
+  'evaluate': _LOADED | {'protocol', 'weights', 'num_real', 'num_frames'},
   'encode': {'config'},
   'pack': {'config', 'codec', 'clips'},
   'unpack': {'archive'},
@@ -92,13 +91,18 @@ _NUM_FRAMES = flags.DEFINE_integer(
   'num_frames', None, 'Frames of a video that is extended or measured.'
 )
 _FACTOR = flags.DEFINE_integer(
-  'factor', 2, 'How many times more frames, or more rows and columns.'
+  'factor',
+  None,
+  "How many times more frames, or more rows and columns; a model's own, or 2.",
 )
 _ENCODER = flags.DEFINE_string(
   'encoder', None, 'Folder of the text encoder, or else the visual one.'
 )
-_FINER = flags.DEFINE_string(
-  'finer', None, 'Workdir of the larger and faster model of a cascade.'
+_EXPERTS = flags.DEFINE_list(
+  'experts', [], 'Workdirs of experts that make one model with --workdir.'
+)
+_STAGES = flags.DEFINE_list(
+  'stages', [], 'Workdirs of a cascade, coarse to fine; A+B are experts.'
 )
 _OVERLAP = flags.DEFINE_integer(
   'overlap', None, 'Frames that blocks of an extended video share; half of one.'
@@ -172,6 +176,12 @@ def _whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
     ) from None
 
 
+def _loader(workdirs: list[str]) -> functools.partial:
+  """What loads the model of a workdir, or of several of experts."""
+  where = workdirs if len(workdirs) > 1 else workdirs[0]
+  return functools.partial(load, where, _ENCODER.value)
+
+
 def _check_flags(mode: str) -> None:
   """Raises UserError for a flag that the mode would not read."""
   for name in sorted(set().union(*_OF_MODE.values()) - _OF_MODE[mode]):
@@ -186,12 +196,10 @@ def _check_flags(mode: str) -> None:
 def _command(mode: str) -> functools.partial:
   """The command of a mode, with what the flags say to it."""
   config = _CONFIG.value and _CONFIG.value.to_dict()
-  drawing = {
-    'num': _NUM.value,
-    'seed': _SEED.value,
-    'encoder': _ENCODER.value,
-  }
   options = _sample_options
+  drawing: dict[str, Any] = {'num': _NUM.value, 'seed': _SEED.value}
+  own = [_WORKDIR.value, *_EXPERTS.value]
+  trained = {**drawing, 'load': _loader(own)}
   known = {
     'train': functools.partial(commands.train, config, num=_NUM.value),
     'encode': functools.partial(commands.encode, config),
@@ -199,9 +207,12 @@ def _command(mode: str) -> functools.partial:
       commands.pack, config, codec=_CODEC.value, clips_per_video=_CLIPS.value
     ),
     'unpack': functools.partial(commands.unpack, archive=_ARCHIVE.value),
-    'sample': functools.partial(commands.sample, options=options, **drawing),
+    'sample': functools.partial(commands.sample, options=options, **trained),
     'cascade': functools.partial(
-      commands.cascade, finer=_FINER.value, options=options, **drawing
+      commands.cascade,
+      stages={name: _loader(name.split('+')) for name in _STAGES.value},
+      options=options,
+      **drawing,
     ),
     'evaluate': functools.partial(
       commands.evaluate,
@@ -209,7 +220,7 @@ def _command(mode: str) -> functools.partial:
       weights=_WEIGHTS.value,
       num_real=_NUM_REAL.value,
       num_frames=_NUM_FRAMES.value,
-      **drawing,
+      **trained,
     ),
   }
   return known.get(mode) or functools.partial(
@@ -218,9 +229,9 @@ def _command(mode: str) -> functools.partial:
     video_file=_VIDEO.value,
     num_frames=_NUM_FRAMES.value,
     factor=_FACTOR.value,
-    coarse=_COARSE.value,
+    coarse=_COARSE.value and _loader([_COARSE.value]),
     options=options,
-    **drawing,
+    **trained,
   )
 
 

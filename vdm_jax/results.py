@@ -25,7 +25,7 @@ def save_samples(
   if jax.process_index() != 0:
     return
   folder = workdir / 'samples'
-  folder.mkdir(exist_ok=True)
+  folder.mkdir(parents=True, exist_ok=True)
   for suffix in ('gif', 'mp4', 'png'):
     video.save(folder / f'{name}.{suffix}', videos, fps=fps)
   logging.info('Samples: %s', folder / f'{name}.gif')

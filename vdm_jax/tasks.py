@@ -3,8 +3,6 @@
 extend        the video and what comes after it
 interpolate   new frames between those of the video
 upsample      the same video in the model's resolution
-
-and `cascade`, which needs no file but two models.
 """
 
 import ast
@@ -12,7 +10,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -21,12 +18,30 @@ from vdm_jax.config import ConfigError
 from vdm_jax.data import decode
 from vdm_jax.data.pixels import Framing, to_float
 from vdm_jax.model import Model
-from vdm_jax.samplers.blocks import whole_ratio
 from vdm_jax.systems.registry import build_sampler
 
 
+def factor_of(task: str, model: Model, factor: int | None) -> int:
+  """Returns how many times finer a task makes videos.
+
+  Args:
+    task: 'extend', 'interpolate' or 'upsample'.
+    model: what makes it; one that is trained to has its own factor.
+    factor: the factor asked for; None is the model's own, or 2.
+
+  Raises:
+    ValueError: for a factor below 2.
+  """
+  more, larger = model.system.refines
+  own = more if task == 'interpolate' else larger
+  factor = max(own, 2) if factor is None else factor
+  if factor < 2:
+    raise ValueError(f'--factor={factor} is not allowed: give 2 or more.')
+  return factor
+
+
 def read(
-  path: pathlib.Path, model: Model, task: str, factor: int = 2
+  path: pathlib.Path, model: Model, task: str, factor: int
 ) -> np.ndarray:
   """Returns the videos of a file as a task takes them, float32 [N, F, H, W, 3].
 
@@ -40,10 +55,8 @@ def read(
     factor: how many times smaller than the model's frames, for 'upsample'.
 
   Raises:
-    FileNotFoundError, ValueError: as `video.load`, and for a factor below 2.
+    FileNotFoundError, ValueError: as `video.load`.
   """
-  if factor < 2:
-    raise ValueError(f'--factor={factor} is not allowed: give 2 or more.')
   if path.suffix.lower() == '.npy' or not path.is_file():
     videos = video.load(path)
     return videos if videos.ndim == 5 else videos[None]
@@ -102,90 +115,6 @@ def run(
   if task == 'interpolate':
     return model.interpolate(key, known, factor, **options)
   return model.upsample(key, known, **options)
-
-
-def cascade(
-  base: Model,
-  finer: Model,
-  key: Array,
-  num: int,
-  *,
-  label: Any = None,
-  prompt: Any = None,
-  image: np.ndarray | None = None,
-  **options: Any,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Draws videos with one model and refines them with another, VDM Figure 2.
-
-  The finer model makes larger frames at a smaller frameskip: it is guided by
-  the base model's frames where they are, and by its own last frames.
-
-  Args:
-    base: makes [F, H, W, C] at frameskip k s.
-    finer: makes frames n times larger, at frameskip s.
-    key: random key.
-    num: how many videos.
-    label: as for `Model.sample`; the finer model gets it too if it has classes.
-    prompt: likewise.
-    image: likewise.
-    **options: fields of `SampleSettings` for both models.
-
-  Returns:
-    The base model's videos [num, F, H, W, C], and those made of them,
-    [num, k F, n H, n W, C].
-
-  Raises:
-    ValueError: for models that do not fit each other.
-  """
-  slower = whole_ratio(base.frameskip, finer.frameskip)
-  larger = finer.video_shape[1] // base.video_shape[1]
-  sides = tuple(larger * side for side in base.video_shape[1:3])
-  if (
-    larger < 2
-    or finer.video_shape[1:3] != sides
-    or not slower
-    or finer.video_shape[0] > slower * base.video_shape[0]
-  ):
-    raise ValueError(
-      f'the base model makes {base.video_shape} at frameskip '
-      f'{base.frameskip:g}, the finer one {finer.video_shape} at '
-      f'{finer.frameskip:g}: its frames must be a whole number of times '
-      'larger, its frameskip as often smaller, and its videos no longer.'
-    )
-  if label is None and prompt is None and image is None:
-    label = base.conditions.labels_in_turn(num)
-    prompt = base.conditions.captions_in_turn(num)
-  base.conditions(num, label, prompt, image)  # refuses before anything is drawn
-  if image is not None and image.ndim == 3:
-    image = image[None].repeat(num, 0)
-  heard = {
-    'label': finer.conditions.num_classes > 0,
-    'prompt': finer.conditions.texts is not None,
-    'image': finer.conditions.embeds,
-  }
-  told = {'label': label, 'prompt': prompt, 'image': image}
-  heard['guidance_scale'] = any(
-    heard[name] for name, value in told.items() if value is not None
-  )
-  size, made = base.settings.batch_size, []
-  for start in range(0, num, size):
-    first, second = jax.random.split(jax.random.fold_in(key, start))
-    count = min(size, num - start)
-    asked = {
-      name: values if isinstance(values, str | int) else values[start:][:count]
-      for name, values in told.items()
-      if values is not None
-    }
-    small = base.sample(first, count, show_progress=True, **asked, **options)
-    again: dict[str, Any] = {
-      name: value
-      for name, value in (asked | options).items()
-      if heard.get(name, True)
-    }
-    large = finer.upsample(second, small, factor=slower, **again)
-    made.append((small, large))
-  small, large = (np.concatenate(parts) for parts in zip(*made, strict=True))
-  return small, large
 
 
 def parse_sampler(text: str) -> Any:

@@ -87,6 +87,10 @@ class System(Protocol):
     """Returns fresh parameters for videos [F, H, W, C]."""
     ...
 
+  def adapted(self, params: Params, fresh: Params) -> Params:
+    """Returns trained parameters, to start from, in the shape of `fresh`."""
+    ...
+
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Adds to a batch every random choice of the diffusion process.
 

@@ -30,6 +30,7 @@ from vdm_jax.systems.protocol import Batch, Cond, Params
 from vdm_jax.systems.vdm import VDM
 
 _LEVEL_DIM = 64
+_CHANNELS = 3
 Shape = tuple[int, ...]
 
 
@@ -81,6 +82,21 @@ class Refined(VDM):
     z = jnp.zeros((1, *video_shape[:-1], 2 * video_shape[-1]))
     told = jnp.zeros((1, _LEVEL_DIM))
     return self.network.init(key, z, jnp.zeros(1), cond=told)['params']
+
+  def adapted(self, params: Params, fresh: Params) -> Params:
+    """Lets a model of z alone overlook the coarse video, at first.
+
+    Its first convolution has weights of zero for the other channels: PYoCo,
+    Appendix A.1 (6), starts interpolation from the base model.
+    """
+    own, given = fresh['in']['kernel'], params['in']['kernel']
+    if own.shape[2] != 2 * given.shape[2]:
+      return params
+    # Patches of p x p pixels have their channels together, (p p c).
+    seen = given.reshape(*given.shape[:2], -1, _CHANNELS, given.shape[3])
+    kernel = jnp.concatenate([seen, jnp.zeros_like(seen)], 3)
+    first = {**params['in'], 'kernel': kernel.reshape(own.shape)}
+    return {**params, 'in': first}
 
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Also draws how noisy the coarse video is, and its noise."""

@@ -35,6 +35,11 @@ class Sampled(Trained):
     """How many times more frames, and larger ones, than 'low' has."""
     return 1, 1
 
+  def adapted(self, params: Params, fresh: Params) -> Params:
+    """Returns trained parameters, to start from, in the shape of `fresh`."""
+    del fresh
+    return params
+
   def levels(self, num_steps: int) -> Array:
     """Returns logsnr at the ends of sampling steps, [num_steps + 1]."""
     return schedules.levels(self._levels, num_steps)
