@@ -95,7 +95,9 @@ _FACTOR = flags.DEFINE_integer(
   'factor', 2, 'How many times more frames, or more rows and columns.'
 )
 _ENCODER = flags.DEFINE_string(
-  'encoder', None, 'Folder of the text encoder, or else the visual one.'
+  'encoder',
+  None,
+  'Folder of the (first) text encoder, or else the visual one.',
 )
 _FINER = flags.DEFINE_string(
   'finer', None, 'Workdir of the larger and faster model of a cascade.'

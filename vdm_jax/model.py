@@ -251,7 +251,8 @@ def load(
   Args:
     workdir: of the run.
     encoder: folder of the text encoder, or of the visual one of a model
-      without text, where it is not the config's.
+      without text, where it is not the config's.  Of two text encoders it is
+      the first; the second is in the folder that the config says.
 
   Raises:
     FileNotFoundError: if there is no run or no finished checkpoint.
