@@ -137,10 +137,12 @@ def test_pixels_attend_to_both_sequences_under_one_softmax():
     kv = normed(tokens, cross['token_norm']) @ cross['key_value']['kernel']
     key, value = np.split(kv + cross['key_value']['bias'], 2, -1)
     pixels = x[row, 0].reshape(4, 8).astype(np.float64)
-    groups = cross['norm']
-    # 8 channels are 8 groups of one channel each, over the pixels of a frame.
-    centred = (pixels - pixels.mean(0)) / np.sqrt(pixels.var(0) + 1e-6)
-    query = centred * groups['scale'] + groups['bias']
+    # Two groups of four channels, each over the pixels of a frame.
+    grouped = pixels.reshape(4, 2, 4)
+    mean = grouped.mean((0, 2), keepdims=True)
+    var = grouped.var((0, 2), keepdims=True)
+    centred = ((grouped - mean) / np.sqrt(var + 1e-6)).reshape(4, 8)
+    query = centred * cross['norm']['scale'] + cross['norm']['bias']
     kernel = cross['query']['kernel'].reshape(8, 8)
     query = query @ kernel + cross['query']['bias']
     heads = []

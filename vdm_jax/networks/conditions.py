@@ -98,7 +98,8 @@ def read_captions(
       )(tokens)
     sequences.append((by_frame(tokens, num_frames), by_frame(mask, num_frames)))
   pooled = sum(vectors[1:], start=vectors[0]) if vectors else None
-  return pooled, *(side_by_side(sequences) if sequences else (None, None))
+  joined, mask = side_by_side(sequences) if sequences else (None, None)
+  return pooled, joined, mask
 
 
 def see(
