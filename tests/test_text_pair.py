@@ -381,6 +381,15 @@ def test_both_encoders_are_part_of_the_data(tmp_path):
   kinds = (), ('text',), ('clip_text',), ('text', 'clip_text')
   prints = {captioned(tmp_path, *kind).fingerprint() for kind in kinds}
   assert len(prints) == 4
+  both = captioned(tmp_path, 'text', 'clip_text')
+  first, texts = both.source, shapes().texts()
+  other = write(tmp_path / 'other', texts, SIX, 'an encoder of its own')
+  changed = {
+    Captioned(first, both.store, 8, 'clip_text').fingerprint(),
+    Captioned(first, other, 7, 'clip_text').fingerprint(),
+    Captioned(first.source, both.store, 7).fingerprint(),
+  }
+  assert len(changed - prints) == 3
 
 
 def wanted(path, *, clip_dim=6):

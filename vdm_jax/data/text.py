@@ -263,7 +263,7 @@ class Captioned(Wrapper):
   def fingerprint(self) -> str:
     """The source's and the store's."""
     text = f'{self.store.fingerprint()}-{self.max_length}'
-    return f'{self.source.fingerprint()}+{text}'
+    return f'{self.source.fingerprint()}+{PREFIXES[self.section]}{text}'
 
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """Clip `index`, with 'tokens' [L, D] and 'token_mask' [L], see `pad`."""
