@@ -95,7 +95,7 @@ def test_prompts_are_encoded_by_the_encoder_that_made_the_store(
   class Fake:
     dim, made = 8, 'words'
 
-    def __init__(self, path, max_length):
+    def __init__(self, path, max_length, section):
       pass
 
     def fingerprint(self):

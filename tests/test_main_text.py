@@ -21,9 +21,9 @@ PROMPT = 'a red circle slides over a plain background'
 class Words:
   """Stands for `Encoder`: a word is its hash."""
 
-  def __init__(self, path, max_length):
+  def __init__(self, path, max_length, section='text'):
     if not path:
-      raise FileNotFoundError("config.text.encoder='' is no folder")
+      raise FileNotFoundError(f"config.{section}.encoder='' is no folder")
     self.dim, self.max_length = 8, max_length
 
   def fingerprint(self):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline_cases import take
-from tests.text_cases import TEXT, encode_words, write_store
+from tests.text_cases import TEXT, encode_words, tiny_encoder, write_store
 from vdm_jax.data.folder import VideoFolder
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.moving_shapes import MovingShapes
@@ -457,38 +457,9 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path):
 @pytest.mark.parametrize('kind', ['t5', 'clip'])
 def test_of_t5_and_clip_the_half_that_reads_text(tmp_path, kind):
   torch = pytest.importorskip('torch')
-  transformers = pytest.importorskip('transformers')
-  tokenizers = pytest.importorskip('tokenizers')
   from vdm_jax.data.encoders import TextEncoder
 
-  words = {word: i for i, word in enumerate(('<pad>', '<unk>', 'a', 'cat'))}
-  level = tokenizers.models.WordLevel(words, unk_token='<unk>')
-  raw = tokenizers.Tokenizer(level)
-  raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-  tokenizer = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=raw, pad_token='<pad>', unk_token='<unk>'
-  )
-  tokenizer.save_pretrained(tmp_path)
-  torch.manual_seed(0)
-  if kind == 't5':
-    sizes = {'d_model': 16, 'd_kv': 8, 'd_ff': 16, 'num_layers': 1}
-    config = transformers.T5Config(vocab_size=4, num_heads=2, **sizes)
-    model = transformers.T5Model(config).eval()
-    half = model.get_encoder()
-  else:
-    sizes = {
-      'hidden_size': 16,
-      'intermediate_size': 16,
-      'num_hidden_layers': 1,
-      'num_attention_heads': 2,
-    }
-    config = transformers.CLIPConfig(
-      text_config={'vocab_size': 4, 'eos_token_id': 3, **sizes},
-      vision_config={**sizes, 'image_size': 8, 'patch_size': 4},
-    )
-    model = transformers.CLIPModel(config).eval()
-    half = model.text_model
-  model.save_pretrained(tmp_path)
+  half = tiny_encoder(tmp_path, kind, 16)
   encoder = TextEncoder(tmp_path, 8)
   assert encoder.dim == 16
   tokens = encoder(['a cat', 'cat'])

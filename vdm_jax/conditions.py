@@ -6,7 +6,7 @@ where a request that a model cannot meet is refused.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from vdm_jax.data import text
 from vdm_jax.data.encoders import TextEncoder
 from vdm_jax.data.pictures import Pictures
 from vdm_jax.data.text import Captioned, Store, TextSettings, pad
+from vdm_jax.data.visual import THUMBNAIL
 
 T = TypeVar('T')
 
@@ -31,7 +32,8 @@ class Texts:
 
   def __init__(self, settings: TextSettings, dim: int, workdir: Path):
     self.settings, self.dim = settings, dim
-    self.path = Path(settings.store) if settings.store else workdir / 'text'
+    self.section = settings.section
+    self.path = Path(settings.store or workdir / self.section)
     self._store: Store | None = None
     self._encoder: TextEncoder | None = None
 
@@ -43,7 +45,9 @@ class Texts:
         than the network's.
     """
     if self._encoder is None:
-      encoder = TextEncoder(self.settings.encoder, self.settings.max_length)
+      encoder = TextEncoder(
+        self.settings.encoder, self.settings.max_length, self.section
+      )
       self._check_width(encoder.dim, 'the encoder')
       self._encoder = encoder
     return self._encoder
@@ -78,7 +82,7 @@ class Texts:
       ConfigError: if it was packed with tokens of another width.
       ValueError: as in `Captioned`.
     """
-    store, packed = self.store(), getattr(source, 'text_dim', 0)
+    store, packed = self.store(), self.packed(source)
     if packed not in (0, store.dim):
       raise ConfigError(
         f'the packed tokens have {packed} numbers, those of {store.path} '
@@ -86,17 +90,23 @@ class Texts:
       )
     if packed:
       return source
-    return Captioned(source, store, self.settings.max_length)
+    return Captioned(source, store, self.settings.max_length, self.section)
+
+  def packed(self, source: Any) -> int:
+    """Width of the tokens that a source carries already; 0 for none."""
+    return getattr(source, f'{self.section}_dim', 0)
 
   def _check_width(self, dim: int, what: str) -> None:
     if dim != self.dim:
       raise ConfigError(
-        f'config.network.text_dim is {self.dim}, but {what} has tokens of '
-        f'{dim} numbers: use that.'
+        f'config.network.{self.section}_dim is {self.dim}, but {what} has '
+        f'tokens of {dim} numbers: use that.'
       )
 
   def __call__(self, captions: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns 'tokens' [N, L, D] and 'token_mask' [N, L]; '' is no text.
+    """Returns 'tokens' [N, L, D] and 'token_mask' [N, L], see `pad`.
+
+    '' is no text.
 
     Raises:
       FileNotFoundError, ValueError: a caption is not in the store, and the
@@ -110,7 +120,7 @@ class Texts:
       if isinstance(known, Store) and known.encoder != encoder.fingerprint():
         raise ValueError(
           f'the encoder in {self.settings.encoder} is not the one that made '
-          f'{self.path}: set config.text.encoder to that one.'
+          f'{self.path}: set config.{self.section}.encoder to that one.'
         )
       made = dict(zip(unknown, encoder(unknown), strict=True))
     nothing = np.zeros((0, self.dim), np.float16)
@@ -118,7 +128,7 @@ class Texts:
       made[c] if c in made else known[c] if c.strip() else nothing
       for c in captions
     ]
-    return pad(sequences, self.settings.max_length)
+    return pad(sequences, self.settings.max_length, self.section)
 
 
 class Conditions:
@@ -127,6 +137,7 @@ class Conditions:
   Attributes:
     num_classes: classes of the model; 0 for none.
     texts: its captions; None for a model without text.
+    clip_texts: the same captions by a second encoder; None without.
     pictures: its visual embeddings; None for a model without.
   """
 
@@ -135,9 +146,57 @@ class Conditions:
     num_classes: int = 0,
     texts: Texts | None = None,
     pictures: Pictures | None = None,
+    clip_texts: Texts | None = None,
   ):
     self.num_classes, self.texts = num_classes, texts
-    self.pictures = pictures
+    self.pictures, self.clip_texts = pictures, clip_texts
+    if texts and clip_texts and texts.path == clip_texts.path:
+      raise ConfigError(
+        'config.text.store and config.clip_text.store are one: give two.'
+      )
+
+  @property
+  def by_encoder(self) -> list[Texts]:
+    """The captions of each text encoder."""
+    return [texts for texts in (self.texts, self.clip_texts) if texts]
+
+  def along(self, source: Any) -> Any:
+    """Returns a source of clips with all that the model is told of them.
+
+    Raises:
+      ConfigError: if they were packed with the tokens of one encoder of two.
+      ValueError, OSError: as in `Texts.along` and `Pictures.along`.
+    """
+    packed = {bool(texts.packed(source)) for texts in self.by_encoder}
+    if len(packed) > 1:
+      raise ConfigError(
+        'the data was packed with the tokens of one text encoder, but the '
+        'network takes those of config.text and of config.clip_text: pack it '
+        'again with both.'
+      )
+    if self.pictures:  # first: its store is of the data alone
+      source = self.pictures.along(source)
+    for texts in self.by_encoder:
+      source = texts.along(source)
+    return source
+
+  def encode(self, source: Callable[[], Any], captions: bool) -> list[str]:
+    """Writes what encoders make of a source; returns what was done.
+
+    Args:
+      source: opens it.
+      captions: whether it has them.
+
+    Raises:
+      ValueError, OSError: as in `Texts.encode` and `Pictures.encode`.
+    """
+    pictures, by_encoder = self.pictures, self.by_encoder if captions else []
+    for texts in by_encoder:
+      texts.encoder()  # all are there, before hours are spent on one
+    done = [texts.encode(source()) for texts in by_encoder]
+    if pictures and pictures.settings.encoder != THUMBNAIL:
+      done.append(pictures.encode(source()))
+    return done
 
   @property
   def embeds(self) -> bool:
@@ -212,7 +271,8 @@ class Conditions:
           f'{len(prompts)} prompts were given for {num} videos: give one '
           "sentence or as many, '' for no condition."
         )
-      cond |= self.texts(prompts)
+      for texts in self.by_encoder:
+        cond |= texts(prompts)
     if image is not None:
       if self.pictures is None:
         raise ValueError(

@@ -186,6 +186,8 @@ def shrink(config: Any) -> None:
       network.depth = 1
     if network.get('text_dim'):
       network.text_dim = 8
+    if network.get('clip_text_dim'):
+      network.clip_text_dim = 6
     if network.get('visual_dim'):
       network.visual_dim = 48
       config.visual.encoder = 'thumbnail'

@@ -20,8 +20,8 @@ from vdm_jax.conditions import Conditions, Pictures, Texts
 from vdm_jax.config import ConfigError, construct, differences, nearest
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
-from vdm_jax.data.text import TextSettings
-from vdm_jax.data.visual import THUMBNAIL, VisualSettings
+from vdm_jax.data.text import ClipTextSettings, TextSettings
+from vdm_jax.data.visual import VisualSettings
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.registry import (
   build_corrector,
@@ -39,6 +39,7 @@ SECTIONS = (
   'system',
   'network',
   'text',
+  'clip_text',
   'visual',
   'optimizer',
   'train',
@@ -57,6 +58,8 @@ FREE = (
   'system.sample_schedule.*',
   'text.encoder',  # places; what is in them is part of the data
   'text.store',
+  'clip_text.encoder',
+  'clip_text.store',
   'visual.encoder',
   'visual.store',
 )
@@ -72,6 +75,7 @@ class Job:
     system: what is trained and sampled.
     video_shape: (F, H, W, C).
     text: where captions are encoded.
+    clip_text: where they are by a second encoder.
     visual: where middle frames are.
     optimizer: settings of the optimizer.
     train: how long and how to train.
@@ -86,6 +90,7 @@ class Job:
   system: System
   video_shape: tuple[int, int, int, int]
   text: TextSettings
+  clip_text: ClipTextSettings
   visual: VisualSettings
   optimizer: Adam
   train: TrainSettings
@@ -95,12 +100,17 @@ class Job:
 
   def conditions(self, workdir: pathlib.Path) -> Conditions:
     """Returns what the model can be asked for; opens nothing yet."""
-    system, texts, pictures = self.system, None, None
-    if system.text_dim:
-      texts = Texts(self.text, system.text_dim, workdir)
-    if system.visual_dim:
-      pictures = Pictures(self.visual, system.visual_dim, workdir)
-    return Conditions(system.num_classes, texts, pictures)
+    system = self.system
+
+    def given(kind, settings, dim):
+      return kind(settings, dim, workdir) if dim else None
+
+    return Conditions(
+      system.num_classes,
+      given(Texts, self.text, system.text_dim),
+      given(Pictures, self.visual, system.visual_dim),
+      given(Texts, self.clip_text, system.clip_text_dim),
+    )
 
   def build_mesh(self) -> Mesh:
     """Returns the device mesh.
@@ -130,12 +140,9 @@ class Job:
   def clips(self, workdir: pathlib.Path) -> Any:
     """Opens the data, as `source` but without images beside the clips."""
     wanted = self.conditions(workdir)
-    if wanted.texts:
-      wanted.texts.store()  # says what is missing before files are examined
-    source = self._plain_clips()
-    if wanted.pictures:  # first: its store is of the data alone
-      source = wanted.pictures.along(source)
-    return wanted.texts.along(source) if wanted.texts else source
+    for texts in wanted.by_encoder:
+      texts.store()  # says what is missing before files are examined
+    return wanted.along(self._plain_clips())
 
   def _plain_clips(self) -> Any:
     source = build_source(self.config['data'])
@@ -161,12 +168,8 @@ class Job:
       ConfigError: if the networks take neither, or the data has no captions.
       ValueError, OSError: if encoder or data cannot be read.
     """
-    wanted, done = self.conditions(workdir), []
-    captions = self.config['data'].get('captions')
-    if wanted.texts and captions:
-      done.append(wanted.texts.encode(self._plain_clips()))
-    if wanted.pictures and self.visual.encoder != THUMBNAIL:
-      done.append(wanted.pictures.encode(self._plain_clips()))
+    captions = bool(self.config['data'].get('captions'))
+    done = self.conditions(workdir).encode(self._plain_clips, captions)
     if not done:
       raise ConfigError(
         'there is nothing to encode: set config.network.text_dim to the width '
@@ -211,6 +214,9 @@ def build(config: Mapping[str, Any]) -> Job:
     system=system,
     video_shape=video_shape(config['data']),
     text=construct(TextSettings, config.get('text', {}), 'config.text'),
+    clip_text=construct(
+      ClipTextSettings, config.get('clip_text', {}), 'config.clip_text'
+    ),
     visual=construct(VisualSettings, config.get('visual', {}), 'config.visual'),
     optimizer=dataclasses.replace(
       optimizer, scales={**optimizer.scales, **frozen}
@@ -228,12 +234,6 @@ def build(config: Mapping[str, Any]) -> Job:
       f'{job.train.num_steps} steps: set it to config.train.num_steps, or to 0 '
       'for no decay.'
     )
-  if job.system.num_classes and job.system.text_dim:
-    raise ConfigError(
-      'config.network.classes and .text_dim are both set: condition on one of '
-      'them, the other () or 0.'
-    )
-  system = job.system
   conditional = system.num_classes or system.text_dim or system.visual_dim
   if job.sample.guidance_scale != 1.0 and not conditional:
     raise ConfigError(
@@ -241,16 +241,16 @@ def build(config: Mapping[str, Any]) -> Job:
       'network has nothing to guide to: set config.network.classes, '
       '.text_dim or .visual_dim, or leave it at 1.'
     )
-  if 'text' in config and not job.system.text_dim:
-    raise ConfigError(
-      'config.text is set, but the network takes no text: set '
-      'config.network.text_dim to the width of the tokens.'
-    )
-  if 'visual' in config and not job.system.visual_dim:
-    raise ConfigError(
-      'config.visual is set, but the network takes no visual embeddings: set '
-      'config.network.visual_dim to their width.'
-    )
+  for section, what in (
+    ('text', 'text tokens'),
+    ('clip_text', 'text tokens of a second encoder'),
+    ('visual', 'visual embeddings'),
+  ):
+    if section in config and not getattr(system, f'{section}_dim'):
+      raise ConfigError(
+        f'config.{section} is set, but the network takes no {what}: set '
+        f'config.network.{section}_dim to their width.'
+      )
   return job
 
 

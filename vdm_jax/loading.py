@@ -28,7 +28,8 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
     workdir: of the run; several are expert denoisers, of all noise levels
       together, and make one model.
     encoder: folder of the text encoder, or of the visual one of a model
-      without text, where it is not the config's.
+      without text, where it is not the config's.  Of two text encoders it is
+      the first; the second is in the folder that the config says.
 
   Raises:
     FileNotFoundError: if there is no run or no finished checkpoint.

@@ -96,7 +96,9 @@ _FACTOR = flags.DEFINE_integer(
   "How many times more frames, or more rows and columns; a model's own, or 2.",
 )
 _ENCODER = flags.DEFINE_string(
-  'encoder', None, 'Folder of the text encoder, or else the visual one.'
+  'encoder',
+  None,
+  'Folder of the (first) text encoder, or else the visual one.',
 )
 _EXPERTS = flags.DEFINE_list(
   'experts', [], 'Workdirs of experts that make one model with --workdir.'

@@ -82,8 +82,13 @@ class TextEncoder(_Pretrained):
     max_length: most tokens of a caption.
   """
 
-  def __init__(self, path: str | Path, max_length: int):
+  def __init__(self, path: str | Path, max_length: int, section: str = 'text'):
     """Loads an encoder and its tokenizer, e.g. bert-large-uncased.
+
+    Args:
+      path: its folder.
+      max_length: most tokens of a caption.
+      section: of the config that names the folder.
 
     Raises:
       FileNotFoundError: the folder holds none.
@@ -92,7 +97,7 @@ class TextEncoder(_Pretrained):
     self.max_length = max_length
     super().__init__(
       path,
-      'config.text.encoder',
+      f'config.{section}.encoder',
       'a text encoder',
       'the files of the tokenizer',
     )

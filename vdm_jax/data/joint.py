@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from vdm_jax.data.decode import UnreadableClip
+from vdm_jax.data.text import PREFIXES
 from vdm_jax.data.wrapper import Wrapper
+
+_OF_EACH = {'label', 'visual'} | {
+  prefix + name
+  for prefix in PREFIXES.values()
+  for name in ('tokens', 'token_mask')
+}
 
 
 class Joint(Wrapper):
@@ -34,12 +41,13 @@ class Joint(Wrapper):
     """Clip `index` of the source, and 'images' [K, H, W, C] drawn from `rng`.
 
     With labels also 'image_label', int32 [K], and likewise 'image_tokens',
-    'image_token_mask' and 'image_visual', [K, ...].
+    'image_token_mask', 'image_clip_tokens', 'image_clip_token_mask' and
+    'image_visual', [K, ...].
     """
     example = dict(self.source.clip(index, rng))
     images = [self._image(rng) for _ in range(self.num_images)]
     joint = {'images': np.concatenate([image['video'] for image in images])}
-    for name in example.keys() & {'label', 'tokens', 'token_mask', 'visual'}:
+    for name in example.keys() & _OF_EACH:
       joint[f'image_{name}'] = np.stack([image[name] for image in images])
     return example | joint
 

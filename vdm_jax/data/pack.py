@@ -24,6 +24,7 @@ from tqdm import tqdm
 from vdm_jax.data.codecs import CODECS
 from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_uint8
+from vdm_jax.data.text import PREFIXES
 
 FORMAT = 2
 INDEX = 'packed.json'
@@ -83,6 +84,8 @@ def pack(
       for label in range(getattr(source, 'num_classes', 0))
     ],
   }
+  if clip_text_dim := getattr(source, 'clip_text_dim', 0):
+    about['clip_text_dim'] = clip_text_dim  # absent from older packs
   _claim(folder, about)
   for leftover in folder.glob('*.tmp'):
     leftover.unlink()
@@ -194,12 +197,15 @@ def _serialize(example: dict[str, Any], codec: str) -> bytes:
     record['label'] = int(example['label'])
   if 'caption' in example:
     record['caption'] = example['caption']
-  if 'tokens' in example:
-    length = int(example['token_mask'].sum())
-    tokens = np.ascontiguousarray(example['tokens'][:length], np.float16)
-    record['tokens'] = tokens.tobytes()
-    record['token_dim'] = tokens.shape[1]
-    record['max_length'] = len(example['tokens'])
+  for prefix in PREFIXES.values():
+    if f'{prefix}tokens' not in example:
+      continue
+    padded = example[f'{prefix}tokens']
+    length = int(example[f'{prefix}token_mask'].sum())
+    tokens = np.ascontiguousarray(padded[:length], np.float16)
+    record[f'{prefix}tokens'] = tokens.tobytes()
+    record[f'{prefix}token_dim'] = tokens.shape[1]
+    record[f'{prefix}max_length'] = len(padded)
   if 'visual' in example:
     record['visual'] = np.asarray(example['visual'], np.float16).tobytes()
   return msgpack.Packer().pack(record)

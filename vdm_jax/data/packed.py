@@ -18,6 +18,7 @@ from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pack import FORMAT, INDEX
 from vdm_jax.data.pixels import Framing
 from vdm_jax.data.recorded import Recorded
+from vdm_jax.data.text import PREFIXES, pad
 from vdm_jax.data.window import Window
 
 
@@ -30,6 +31,7 @@ class Packed(Recorded):
     num_classes: classes of the packed source.
     captions: whether clips carry captions.
     text_dim: width of the tokens that they carry; 0 for none.
+    clip_text_dim: width of those of a second encoder; 0 for none.
     visual_dim: width of the embeddings that they carry; 0 for none.
   """
 
@@ -92,6 +94,7 @@ class Packed(Recorded):
     )
     self._codec, self._names = index['codec'], index['classes']
     self.text_dim, self.visual_dim = index['text_dim'], index['visual_dim']
+    self.clip_text_dim = index.get('clip_text_dim', 0)
     self._digest = hashlib.sha256(content).hexdigest()
     self.num_classes, self.captions = len(self._names), captions
     window = Window(num_frames, frameskip, short)
@@ -150,8 +153,9 @@ class Packed(Recorded):
       clip['label'] = np.int32(record['label'])
     if self.captions:
       clip['caption'] = record.get('caption', '')
-    if 'tokens' in record:
-      clip |= _padded(record)
+    for section, prefix in PREFIXES.items():
+      if f'{prefix}tokens' in record:
+        clip |= _padded(record, section)
     if 'visual' in record:
       stored = np.frombuffer(record['visual'], np.float16)
       clip['visual'] = stored.astype(np.float32)
@@ -166,10 +170,10 @@ class Packed(Recorded):
     return np.stack([np.asarray(frame) for frame in frames])
 
 
-def _padded(record: dict[str, Any]) -> dict[str, np.ndarray]:
+def _padded(record: dict[str, Any], section: str) -> dict[str, np.ndarray]:
   """Tokens of a record at their full length."""
-  dim, length = record['token_dim'], record['max_length']
-  stored = np.frombuffer(record['tokens'], np.float16).reshape(-1, dim)
-  tokens, mask = np.zeros((length, dim), np.float16), np.zeros(length, bool)
-  tokens[: len(stored)], mask[: len(stored)] = stored, True
-  return {'tokens': tokens, 'token_mask': mask}
+  prefix = PREFIXES[section]
+  stored = np.frombuffer(record[f'{prefix}tokens'], np.float16)
+  stored = stored.reshape(-1, record[f'{prefix}token_dim'])
+  padded = pad([stored], record[f'{prefix}max_length'], section)
+  return {name: rows[0] for name, rows in padded.items()}

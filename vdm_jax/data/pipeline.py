@@ -36,7 +36,8 @@ class Source(Protocol):
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
     """'video' uint8 or float32 [F, H, W, C]; 'label' and 'caption' may be.
 
-    So may 'tokens' [L, D] and 'token_mask' [L] (`data.text`), 'images'
+    So may 'tokens' [L, D] and 'token_mask' [L], by a second encoder also
+    'clip_tokens' [L2, D2] and 'clip_token_mask' [L2] (`data.text`), 'images'
     [K, H, W, C], and with the same fields for each of them (`data.joint`).
     """
     ...
@@ -47,11 +48,12 @@ class Pipeline:
 
   A batch is a dict of 'video' float32 [b, F, H, W, C] in [-1, 1] and, if the
   source gives them, 'label' int32 [b], 'caption', a list of b strings,
-  'tokens' [b, L, D], 'token_mask' bool [b, L], 'images' float32
-  [b, K, H, W, C] and 'image_label' int32 [b, K] and so on, with
-  b = batch_size / num_hosts. Each record comes once in each epoch; batches run
-  across the ends of epochs. Rows of all hosts, one after another, are the batch
-  of a single host. Iterating again begins at `start` again.
+  'tokens' [b, L, D], 'token_mask' bool [b, L], likewise 'clip_tokens' and
+  'clip_token_mask', 'images' float32 [b, K, H, W, C] and 'image_label' int32
+  [b, K] and so on, with b = batch_size / num_hosts. Each record comes once in
+  each epoch; batches run across the ends of epochs. Rows of all hosts, one
+  after another, are the batch of a single host. Iterating again begins at
+  `start` again.
 
   A clip that cannot be read is replaced by that of the next record, under the
   same random numbers.

@@ -11,6 +11,9 @@ A store is a folder:
 Lookups touch a few pages of mapped files, so a store of many millions of
 captions costs no memory in any worker.  It appears complete or not at all, and
 encoding goes on where it was stopped.
+
+Two encoders may read the same captions: each has a section of the config and a
+store of its own, and a prefix of the names of its tokens, see `PREFIXES`.
 """
 
 import dataclasses
@@ -20,7 +23,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tqdm import tqdm
@@ -32,6 +35,9 @@ FORMAT = 1
 _BATCH = 64  # captions encoded at once
 _CHUNK = 4096  # captions that a kill can cost
 
+PREFIXES = {'text': '', 'clip_text': 'clip_'}
+"""Of 'tokens' and 'token_mask' by each text encoder's section of a config."""
+
 Encode = Callable[[Sequence[str]], list[np.ndarray]]
 """Captions -> tokens of each, [l, D] with l >= 1."""
 
@@ -41,12 +47,15 @@ class TextSettings:
   """Where tokens come from, the section `config.text`.
 
   Attributes:
+    section: name of the section.
     encoder: folder of a text encoder, as transformers saves it; needed to
       encode captions, and at sampling for prompts that are not in the store.
-    store: folder of the encoded captions; '' is `text` in the workdir.
+    store: folder of the encoded captions; '' is one of the section's name, e.g.
+      `text`, in the workdir.
     max_length: tokens of a caption; the rest is cut off.
   """
 
+  section: ClassVar[str] = 'text'
   encoder: str = ''
   store: str = ''
   max_length: int = 64
@@ -54,9 +63,15 @@ class TextSettings:
   def __post_init__(self):
     if self.max_length < 1:
       raise ValueError(
-        f'config.text.max_length={self.max_length} is not allowed: give at '
-        'least 1.'
+        f'config.{self.section}.max_length={self.max_length} is not allowed: '
+        'give at least 1.'
       )
+
+
+class ClipTextSettings(TextSettings):
+  """Where those of a second encoder do, the section `config.clip_text`."""
+
+  section = 'clip_text'
 
 
 def _key(caption: str) -> int:
@@ -186,8 +201,13 @@ def _join(unfinished: Unfinished, keys: list[int], lines: str) -> int:
   return dim
 
 
-def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
-  """'tokens' [N, length, D] and 'token_mask' [N, length] of N sequences."""
+def pad(
+  sequences: Sequence[np.ndarray], length: int, section: str = 'text'
+) -> dict[str, np.ndarray]:
+  """'tokens' [N, length, D] and 'token_mask' [N, length] of N sequences.
+
+  Named so with the prefix of a section.
+  """
   dim = sequences[0].shape[1]
   tokens = np.zeros((len(sequences), length, dim), np.float16)
   mask = np.zeros((len(sequences), length), bool)
@@ -195,7 +215,8 @@ def pad(sequences: Sequence[np.ndarray], length: int) -> dict[str, np.ndarray]:
     cut = sequence[:length]
     tokens[row, : len(cut)] = cut
     mask[row, : len(cut)] = True
-  return {'tokens': tokens, 'token_mask': mask}
+  prefix = PREFIXES[section]
+  return {f'{prefix}tokens': tokens, f'{prefix}token_mask': mask}
 
 
 class Captioned(Wrapper):
@@ -204,9 +225,12 @@ class Captioned(Wrapper):
   Attributes:
     source: gives clips with 'caption'.
     store: has the tokens of every caption.
+    section: of the encoder.
   """
 
-  def __init__(self, source: Any, store: Store, max_length: int):
+  def __init__(
+    self, source: Any, store: Store, max_length: int, section: str = 'text'
+  ):
     """Checks that the store covers the source.
 
     Raises:
@@ -223,20 +247,26 @@ class Captioned(Wrapper):
         f'{missing[0]!r}: run --mode=encode again.'
       )
     super().__init__(source)
-    self.store, self.max_length = store, max_length
+    self.store, self.max_length, self.section = store, max_length, section
 
   @property
   def text_dim(self) -> int:
-    """Width of a token."""
-    return self.store.dim
+    """Width of a token of the first encoder."""
+    return self.store.dim if self.section == 'text' else super().text_dim
+
+  @property
+  def clip_text_dim(self) -> int:
+    """Width of a token of the second."""
+    own = self.section == 'clip_text'
+    return self.store.dim if own else super().clip_text_dim
 
   def fingerprint(self) -> str:
     """The source's and the store's."""
     text = f'{self.store.fingerprint()}-{self.max_length}'
-    return f'{self.source.fingerprint()}+{text}'
+    return f'{self.source.fingerprint()}+{PREFIXES[self.section]}{text}'
 
   def clip(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Clip `index`, with 'tokens' [L, D] and 'token_mask' [L]."""
+    """Clip `index`, with 'tokens' [L, D] and 'token_mask' [L], see `pad`."""
     return self._with_tokens(self.source.clip(index, rng))
 
   def image(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -248,5 +278,5 @@ class Captioned(Wrapper):
     tokens = np.zeros((0, self.store.dim), np.float16)
     if caption.strip():
       tokens = self.store[caption]
-    padded = pad([tokens], self.max_length)
+    padded = pad([tokens], self.max_length, self.section)
     return {**example, **{name: rows[0] for name, rows in padded.items()}}

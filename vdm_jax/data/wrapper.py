@@ -30,6 +30,11 @@ class Wrapper:
     return getattr(self.source, 'text_dim', 0)
 
   @property
+  def clip_text_dim(self) -> int:
+    """Width of those of a second text encoder; 0 for none."""
+    return getattr(self.source, 'clip_text_dim', 0)
+
+  @property
   def visual_dim(self) -> int:
     """Width of the visual embeddings that clips carry; 0 for none."""
     return getattr(self.source, 'visual_dim', 0)

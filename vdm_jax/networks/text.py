@@ -5,9 +5,12 @@
 with one learned query q for each head, and keys and values from the tokens
 (VDM section 4.3: "BERT-large embeddings processed using attention pooling").
 
-The null text, "no condition", is a caption without tokens: one learned token
-stands in its place, and receives gradient wherever training hides a caption.
+The null text, "no condition", is a caption without tokens: one token stands in
+its place, learned, with gradient wherever training hides a caption, or zeros.
 """
+
+from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,15 +20,19 @@ from jax.typing import DTypeLike
 
 from vdm_jax.networks.attention import attend, heads_of
 
+Null = Literal['learned', 'zero']
+
 
 class NullText(nn.Module):
-  """Puts a learned token where a caption has none, or is not given.
+  """Puts a token where a caption has none, or is not given.
 
   Attributes:
     dim: width of a token.
+    null: whether it is learned, or zeros for ever.
   """
 
   dim: int
+  null: Null = 'learned'
 
   @nn.compact
   def __call__(
@@ -42,12 +49,30 @@ class NullText(nn.Module):
       tokens, mask = jnp.zeros((num, 1, self.dim)), jnp.zeros((num, 1), bool)
     elif mask is None:
       mask = jnp.ones(tokens.shape[:-1], bool)
-    null = self.param('token', nn.initializers.normal(1.0), (self.dim,))
+    null = jnp.zeros(self.dim)
+    if self.null == 'learned':
+      null = self.param('token', nn.initializers.normal(1.0), (self.dim,))
     empty = ~mask.any(-1)
     tokens = tokens.astype(null.dtype)
     first = jnp.where(empty[..., None], null, tokens[..., 0, :])
     tokens = tokens.at[..., 0, :].set(first)
     return tokens, mask.at[..., 0].set(mask[..., 0] | empty)
+
+
+def side_by_side(
+  sequences: Sequence[tuple[Array, Array]],
+) -> tuple[Array, Array]:
+  """Joins sequences of tokens [B, 1 or N, L, D] and their masks along L."""
+  frames = max(tokens.shape[1] for tokens, _ in sequences)
+
+  def spread(a):
+    return jnp.broadcast_to(a, (a.shape[0], frames, *a.shape[2:]))
+
+  tokens, masks = zip(*sequences, strict=True)
+  return (
+    jnp.concatenate([spread(each) for each in tokens], 2),
+    jnp.concatenate([spread(each) for each in masks], 2),
+  )
 
 
 class AttentionPooling(nn.Module):
@@ -120,12 +145,4 @@ class VisualTokens(nn.Module):
     text: Array = tokens
     if tokens.shape[-1] != dim:
       text = nn.Dense(dim, dtype=self.dtype, name='text')(tokens)
-    frames = max(text.shape[1], visual.shape[1])
-
-    def spread(a):
-      return jnp.broadcast_to(a, (a.shape[0], frames, *a.shape[2:]))
-
-    return (
-      jnp.concatenate([spread(text), spread(made)], -2),
-      jnp.concatenate([spread(mask), spread(whole)], -1),
-    )
+    return side_by_side([(text, mask), (made, whole)])

@@ -32,10 +32,11 @@ from vdm_jax.networks.blocks import (
   TemporalConvolutions,
   nearest_upsample,
 )
+from vdm_jax.networks.conditions import Caption, by_frame, read_captions, see
 from vdm_jax.networks.convolution import Conv
 from vdm_jax.networks.embeddings import ConditionEmbedding, NoiseLevel, count
 from vdm_jax.networks.normalization import GroupNorm
-from vdm_jax.networks.text import AttentionPooling, NullText, VisualTokens
+from vdm_jax.networks.text import Null
 
 
 class UNet(nn.Module):
@@ -60,11 +61,14 @@ class UNet(nn.Module):
     classes: sizes of the attributes that make up `label`, see
       `ConditionEmbedding`; () for none.
     text_dim: width of the text encoder's tokens; 0 for no text.
+    clip_text_dim: width of those of a second encoder beside it, see
+      `conditions`; 0 for none.
     visual_dim: width of the visual embeddings; 0 for none.
     visual: how these enter: 'pool' adds them to the conditioning embedding,
       'cross' also makes four tokens of each to attend to (DALL-E 2).
     text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
       'cross', attention from the pixels after each spatial attention.
+    null_text: what stands for no caption: a token that is 'learned', or zeros.
     resample: 'conv' or 'block', see above.
     dropout: rate inside the residual blocks.
     patch: side of the square patches whose pixels become channels before the
@@ -90,8 +94,10 @@ class UNet(nn.Module):
   noise_level: NoiseLevel = 'logsnr'
   classes: tuple[int, ...] = ()
   text_dim: int = 0
+  clip_text_dim: int = 0
   visual_dim: int = 0
   text: Literal['pool', 'cross'] = 'pool'
+  null_text: Null = 'learned'
   visual: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
@@ -106,7 +112,15 @@ class UNet(nn.Module):
     return count(self.classes)
 
   def check(self, height: int, width: int) -> None:
-    """Raises ValueError unless the network can take this resolution."""
+    """Raises ValueError unless the network can take this resolution.
+
+    Also for a second text encoder without a first.
+    """
+    if self.clip_text_dim and not self.text_dim:
+      raise ValueError(
+        f'clip_text_dim={self.clip_text_dim} is of a second text encoder: set '
+        'text_dim to the width of the first one too, or use only text_dim.'
+      )
     factor = self.patch * 2 ** (len(self.multipliers) - 1)
     if height % factor or width % factor:
       raise ValueError(
@@ -125,6 +139,8 @@ class UNet(nn.Module):
     cond: Array | None = None,
     tokens: Array | None = None,
     token_mask: Array | None = None,
+    clip_tokens: Array | None = None,
+    clip_token_mask: Array | None = None,
     visual: Array | None = None,
     num_images: int = 0,
     train: bool = False,
@@ -141,6 +157,8 @@ class UNet(nn.Module):
         images, [B, 1 + K, L, text_dim]; None is no caption.
       token_mask: [B, L] or [B, 1 + K, L], False where a token is padding; a
         caption of padding alone is no caption.  None is no padding.
+      clip_tokens: those of the second encoder, with clip_text_dim, likewise.
+      clip_token_mask: likewise.
       visual: visual embedding of each video, [B, D], or also of its images,
         [B, 1 + K, D]; None or zeros are no embedding.
       num_images: K, how many of the last frames are independent images.
@@ -154,13 +172,47 @@ class UNet(nn.Module):
         or for tokens or embeddings that the network does not take.
     """
     self.check(z.shape[-3], z.shape[-2])
-    if tokens is not None and not self.text_dim:
-      raise ValueError('tokens were given to a network of text_dim=0.')
+    captions = (
+      Caption('text', self.text_dim, tokens, token_mask),
+      Caption('clip_text', self.clip_text_dim, clip_tokens, clip_token_mask),
+    )
+    for caption in captions:
+      if caption.tokens is not None and not caption.dim:
+        raise ValueError(
+          f'tokens were given to a network of {caption.name}_dim=0.'
+        )
     if visual is not None and not self.visual_dim:
       raise ValueError('visual was given to a network of visual_dim=0.')
-    embedding, tokens, token_mask = self._conditions(
-      z.shape[1] - num_images, logsnr, label, cond, tokens, token_mask, visual
+    frames = len(z), z.shape[1] - num_images
+    if label is not None and label.ndim == 2:
+      label = by_frame(label, frames[1])
+    pooled, tokens, token_mask = read_captions(
+      captions,
+      *frames,
+      how=self.text,
+      null=self.null_text,
+      features=self.embedding_dim,
+      dtype=self.dtype,
     )
+    if self.visual_dim:
+      visual, tokens, token_mask = see(
+        visual,
+        tokens,
+        token_mask,
+        *frames,
+        how=self.visual,
+        dim=self.visual_dim,
+        dtype=self.dtype,
+      )
+    embedding = ConditionEmbedding(
+      self.embedding_dim,
+      self.embedding_layers,
+      sinusoid_dim=self.width,
+      noise_level=self.noise_level,
+      classes=self.classes,
+      dtype=self.dtype,
+      name='embedding',
+    )(logsnr, label, pooled, visual, cond)
     stage_class = nn.remat(Stage) if self.remat else Stage
     block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     regular = {'dropout': self.dropout, 'train': train, 'dtype': self.dtype}
@@ -244,57 +296,3 @@ class UNet(nn.Module):
       p=self.patch,
       q=self.patch,
     )
-
-  @nn.nowrap  # part of the compact call
-  def _conditions(
-    self,
-    frames: int,
-    logsnr: Array,
-    label: Array | None,
-    cond: Array | None,
-    tokens: Array | None,
-    token_mask: Array | None,
-    visual: Array | None,
-  ) -> tuple[Array, Array | None, Array | None]:
-    """The conditioning embedding, and the tokens to attend to, by frame."""
-
-    def by_frame(a):
-      """[B, 1 + K, ...], of the video and of each image, to frames."""
-      video = jnp.repeat(a[:, :1], frames if a.shape[1] > 1 else 1, axis=1)
-      return jnp.concatenate([video, a[:, 1:]], axis=1)
-
-    if label is not None and label.ndim == 2:
-      label = by_frame(label)
-    pooled = None
-    if self.text_dim:
-      null = NullText(self.text_dim, name='no_text')
-      tokens, token_mask = null(tokens, token_mask, len(logsnr))
-      if tokens.ndim == 3:
-        tokens, token_mask = tokens[:, None], token_mask[:, None]
-      if self.text == 'cross':
-        tokens, token_mask = by_frame(tokens), by_frame(token_mask)
-      else:
-        pool = AttentionPooling(
-          self.embedding_dim, dtype=self.dtype, name='text'
-        )
-        pooled = by_frame(pool(tokens, token_mask))
-        tokens = token_mask = None
-    if self.visual_dim:
-      if visual is None:
-        visual = jnp.zeros((len(logsnr), self.visual_dim))
-      if visual.ndim == 2:
-        visual = visual[:, None]
-      visual = by_frame(visual)
-      if self.visual == 'cross':
-        beside = VisualTokens(self.dtype, name='visual_text')
-        tokens, token_mask = beside(visual, tokens, token_mask)
-    embedding = ConditionEmbedding(
-      self.embedding_dim,
-      self.embedding_layers,
-      sinusoid_dim=self.width,
-      noise_level=self.noise_level,
-      classes=self.classes,
-      dtype=self.dtype,
-      name='embedding',
-    )(logsnr, label, pooled, visual, cond)
-    return embedding, tokens, token_mask

@@ -12,8 +12,15 @@ from jax import Array
 
 from vdm_jax.systems.protocol import Cond
 
-_RANKS = {'label': 1, 'tokens': 3, 'token_mask': 2, 'visual': 2}
-_SAY_WHAT_IS_SHOWN = {'label', 'tokens', 'visual'}
+_RANKS = {
+  'label': 1,
+  'tokens': 3,
+  'token_mask': 2,
+  'clip_tokens': 3,
+  'clip_token_mask': 2,
+  'visual': 2,
+}
+_SAY_WHAT_IS_SHOWN = {'label', 'tokens', 'clip_tokens', 'visual'}
 
 
 def most(networks: Sequence[Any], name: str) -> int:
@@ -25,16 +32,32 @@ def names(networks: Sequence[Any]) -> list[str]:
   """Returns the names of what networks are conditioned on."""
   found = ['label'] if most(networks, 'num_classes') else []
   found += ['tokens', 'token_mask'] if most(networks, 'text_dim') else []
+  if most(networks, 'clip_text_dim'):
+    found += ['clip_tokens', 'clip_token_mask']
   return [*found, 'visual'] if most(networks, 'visual_dim') else found
 
 
-def hide(cond: Cond, hidden: Array, num_classes: int) -> dict[str, Array]:
-  """Returns conditions, none where `hidden` [B] or [B, K] is True."""
+def hide(
+  cond: Cond,
+  hidden: Array,
+  num_classes: int,
+  clip_hidden: Array | None = None,
+) -> dict[str, Array]:
+  """Returns conditions, none where `hidden` [B] or [B, K] is True.
+
+  Where the tokens of the second text encoder are hidden, `clip_hidden` says
+  instead, if it is given.
+  """
+  if clip_hidden is None:
+    clip_hidden = hidden
   shown = {name: jnp.asarray(value) for name, value in cond.items()}
   if 'label' in cond:
     shown['label'] = jnp.where(hidden, num_classes, shown['label'])
   if 'token_mask' in cond:
     shown['token_mask'] = shown['token_mask'] & ~hidden[..., None]
+  if 'clip_token_mask' in cond:
+    clip_mask = shown['clip_token_mask']
+    shown['clip_token_mask'] = clip_mask & ~clip_hidden[..., None]
   if 'visual' in cond:
     shown['visual'] = jnp.where(hidden[..., None], 0.0, shown['visual'])
   return shown

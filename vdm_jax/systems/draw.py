@@ -4,6 +4,9 @@
     eps ~ noise prior                               over the frames of a video
     condition -> no condition                       for a share of them
 
+Of two text encoders each can have its own share, drawn by itself (PYoCo,
+Appendix A.1: "we drop each of the embeddings independently at random").
+
 Independent images (VDM section 4.3.1) share the noise level of the video that
 they ride with; their noise and whether their condition is hidden are their own.
 """
@@ -45,18 +48,23 @@ def draw(
   conditions: Sequence[str] = (),
   num_classes: int = 0,
   cond_dropout: float = 0.0,
+  clip_dropout: float | None = None,
 ) -> Batch:
   """Returns a batch with logsnr [B] and eps [B, F, H, W, C].
 
   Of the conditions it keeps those in `conditions`, a share `cond_dropout`
-  hidden.  With images [B, K, H, W, C] also 'image_eps', same shape, and their
-  conditions.
+  hidden; a share `clip_dropout` of the tokens of the second text encoder is
+  hidden by a draw of its own, unless that is None.  With images
+  [B, K, H, W, C] also 'image_eps', same shape, and their conditions.
   """
 
   def cond(key, prefix, lead):
     given = {name: batch[prefix + name] for name in conditions}
     hidden = jax.random.bernoulli(key, cond_dropout, lead)
-    shown = hide(given, hidden, num_classes)
+    clip_hidden = None
+    if clip_dropout is not None:
+      clip_hidden = jax.random.bernoulli(aside(key), clip_dropout, lead)
+    shown = hide(given, hidden, num_classes, clip_hidden)
     return {prefix + name: value for name, value in shown.items()}
 
   time_key, noise_key, cond_key, *image_keys = jax.random.split(key, 5)

@@ -13,10 +13,12 @@ Cond = Mapping[str, ArrayLike]
 """What videos are asked to show: nothing, or some of
 
 'label' [B], classes; 'tokens' [B, L, D] and 'token_mask' [B, L], captions;
-'visual' [B, D], embeddings of the middle frames.  Of base and residual noise
-also 'content' and 'motion' [B], numbers of videos that share a part of it, and
-'share' [B, F], shares of the base noise.  Of a part of a longer video 'place'
-[], that of its first frame.  For models that refine 'low', coarse videos.
+'clip_tokens' [B, L2, D2] and 'clip_token_mask' [B, L2], the same captions by a
+second encoder; 'visual' [B, D], embeddings of the middle frames.  Of base and
+residual noise also 'content' and 'motion' [B], numbers of videos that share a
+part of it, and 'share' [B, F], shares of the base noise.  Of a part of a longer
+video 'place' [], that of its first frame.  For models that refine 'low',
+coarse videos.
 """
 
 Batch = dict[str, Array]
@@ -39,6 +41,11 @@ class System(Protocol):
   @property
   def text_dim(self) -> int:
     """Width of the tokens of its captions; 0 for none."""
+    ...
+
+  @property
+  def clip_text_dim(self) -> int:
+    """Width of their tokens by a second text encoder; 0 for none."""
     ...
 
   @property

@@ -104,7 +104,13 @@ def build_system(
     built |= _generators(network, values.pop('prior', {}))
   else:
     built['network'] = construct(NETWORKS, network, 'config.network')
-  return construct(SYSTEMS, values, 'config.system', **built)
+  whole = construct(SYSTEMS, values, 'config.system', **built)
+  if whole.num_classes and whole.text_dim:
+    raise ConfigError(
+      'config.network.classes and .text_dim are both set: condition on one of '
+      'them, the other () or 0.'
+    )
+  return whole
 
 
 def _generators(

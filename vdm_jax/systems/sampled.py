@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 
 from vdm_jax import samplers
 from vdm_jax.diffusion import schedules
+from vdm_jax.diffusion.noise import Mixed, Progressive
 from vdm_jax.samplers import conditional, guidance
 from vdm_jax.samplers.loop import Sampler
 from vdm_jax.shapes import DenoiseFn
@@ -35,10 +36,19 @@ class Sampled(Trained):
     """How many times more frames, and larger ones, than 'low' has."""
     return 1, 1
 
+  @property
+  def continues(self) -> bool:
+    """Whether parts of a longer video share noise unless told otherwise."""
+    return isinstance(self.noise, Mixed | Progressive)
+
   def adapted(self, params: Params, fresh: Params) -> Params:
     """Returns trained parameters, to start from, in the shape of `fresh`."""
     del fresh
     return params
+
+  def logsnr_at(self, time: float) -> Array:
+    """Returns the noise level of a time of training, []."""
+    return self.schedule(jnp.asarray(time))
 
   def levels(self, num_steps: int) -> Array:
     """Returns logsnr at the ends of sampling steps, [num_steps + 1]."""

@@ -19,9 +19,7 @@ from vdm_jax.diffusion import gaussian, losses
 from vdm_jax.diffusion.noise import (
   BaseResidual,
   Independent,
-  Mixed,
   NoisePrior,
-  Progressive,
 )
 from vdm_jax.diffusion.parameterization import Eps, Parameterization
 from vdm_jax.diffusion.schedules import Cosine, Part, Schedule
@@ -45,6 +43,8 @@ class Trained(abc.ABC):
     loss_weight: w of eq. (2), a name of `diffusion.losses`.
     cond_dropout: share of conditions hidden in training, so that the network
       also learns the unconditional model that guidance needs.
+    clip_dropout: share of the second text encoder's tokens hidden, by a draw of
+      its own (PYoCo, Table F); None hides them with the rest.
   """
 
   schedule: Schedule = Cosine()
@@ -54,10 +54,13 @@ class Trained(abc.ABC):
   parameterization: Parameterization = Eps()
   loss_weight: str = 'eps'
   cond_dropout: float = 0.1
+  clip_dropout: float | None = None
 
   def __post_init__(self):
     losses.log_weight(self.loss_weight, self.parameterization)  # or refuses
     Part(self.schedule, *self.times)  # likewise
+    if self.clip_dropout is not None and not self.clip_text_dim:
+      raise ValueError('clip_dropout needs a network with clip_text_dim.')
 
   @property
   @abc.abstractmethod
@@ -73,6 +76,11 @@ class Trained(abc.ABC):
   def text_dim(self) -> int:
     """Width of the tokens of captions; 0 for none."""
     return conditioning.most(self.networks, 'text_dim')
+
+  @property
+  def clip_text_dim(self) -> int:
+    """Width of the tokens of a second text encoder; 0 for none."""
+    return conditioning.most(self.networks, 'clip_text_dim')
 
   @property
   def visual_dim(self) -> int:
@@ -142,15 +150,6 @@ class Trained(abc.ABC):
       )
     return noise.at(jnp.asarray(given['place'])) if 'place' in given else noise
 
-  def logsnr_at(self, time: float) -> Array:
-    """Returns the noise level of a time of training, []."""
-    return self.schedule(jnp.asarray(time))
-
-  @property
-  def continues(self) -> bool:
-    """Whether parts of a longer video share noise unless told otherwise."""
-    return isinstance(self.noise, Mixed | Progressive)
-
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Adds logsnr [B] and eps [B, F, H, W, C]; hides some conditions."""
     return draw(
@@ -161,6 +160,7 @@ class Trained(abc.ABC):
       conditions=self.conditions,
       num_classes=self.num_classes,
       cond_dropout=self.cond_dropout,
+      clip_dropout=self.clip_dropout,
     )
 
   def loss(self, params: Params, key: Array, drawn: Batch) -> Array:
