@@ -15,7 +15,7 @@ _TFDS = [
   'importlib_resources',  # etils needs it and does not say so
   'tensorflow-cpu>=2.18; platform_system == "Linux"',
 ]
-_BENCH = ['matplotlib>=3.8', 'torch<2.14']
+_BENCH = ['matplotlib>=3.8', 'scikit-learn>=1.5', 'torch<2.14']
 _TEXT = ['torch<2.14', 'transformers>=5']
 _PARITY = [  # other implementations to compare the metrics with
   *_TEXT,

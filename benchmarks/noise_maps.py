@@ -3,10 +3,10 @@
   python benchmarks/noise_maps.py WORKDIR [--png docs/noise_maps.png]
 
 WORKDIR has a model of single frames.  Frames of real videos go back to their
-noise by the probability flow; the table has the cosine similarity of the noise
-of two frames, of one video and of two, and of the noise priors.  The picture
-has a t-SNE map of the noise of many videos' frames, of a few videos', and of
-the priors'.
+noise by the probability flow; the tables have the cosine similarity of the
+noise of two frames, of one video and of two, and by their distance in one, and
+the same of the noise priors.  The picture has a t-SNE map of the noise of the
+frames, a colour for each video, and of the priors'.
 """
 
 import argparse
@@ -46,13 +46,11 @@ def noise_of(model: vdm_jax.Model, videos: np.ndarray, steps: int):
 
 
 def similarities(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Cosines of pairs of frames of one video, and of two."""
-  count, frames = maps.shape[:2]
+  """Cosines of frames, of one video [N, F, F], and of two [N (N - 1), F, F]."""
   unit = maps / np.linalg.norm(maps, axis=-1, keepdims=True)
   cosines = np.einsum('nfd,mgd->nmfg', unit, unit)
-  own = np.eye(count, dtype=bool)
-  later = np.triu(np.ones((frames, frames), bool), 1)
-  return cosines[own][:, later].ravel(), cosines[~own].ravel()
+  own = np.eye(len(maps), dtype=bool)
+  return cosines[own], cosines[~own]
 
 
 def plot(path: pathlib.Path, maps: dict[str, np.ndarray]) -> None:
@@ -68,8 +66,8 @@ def plot(path: pathlib.Path, maps: dict[str, np.ndarray]) -> None:
     flat = values.reshape(count * frames, -1)
     place = TSNE(init='pca', random_state=0).fit_transform(flat)
     place = place.reshape(count, frames, 2)
-    for video, colour in zip(place, itertools.cycle(range(10)), strict=False):
-      axis.plot(*video.T, '.', color=f'C{colour}')
+    for video, colour in zip(place, itertools.cycle(range(20)), strict=False):
+      axis.plot(*video.T, '.', color=plt.get_cmap('tab20')(colour))
     axis.set(title=name, xticks=[], yticks=[])
   figure.tight_layout()
   figure.savefig(path, dpi=110)
@@ -95,13 +93,21 @@ def main() -> None:
     eps = prior.sample(jax.random.key(args.seed), shape)
     maps[name] = np.asarray(eps).reshape(args.num, args.frames, -1)
   print(f'{"cosine similarity":24}   one video      two videos   deviation')
+  later = np.triu(np.ones((args.frames, args.frames), bool), 1)
   for name, values in maps.items():
-    same, other = similarities(values)
+    own, other = similarities(values)
+    same = own[:, later]
     print(
       f'{name:24}{same.mean():7.3f} +-{same.std():6.3f}'
       f'{other.mean():8.3f} +-{other.std():6.3f}{values.std():9.3f}'
     )
   print('The paper has 0.206 +- 0.156 and 0.001 +- 0.009.')
+  apart = [2**i for i in range(args.frames.bit_length()) if 2**i < args.frames]
+  print(f'{"frames apart":24}' + ''.join(f'{d:8}' for d in apart))
+  for name, values in maps.items():
+    own, _ = similarities(values)
+    means = [own.diagonal(d, 1, 2).mean() for d in apart]
+    print(f'{name:24}' + ''.join(f'{mean:8.3f}' for mean in means))
   if args.png:
     plot(args.png, maps)
 

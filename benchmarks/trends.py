@@ -2,6 +2,7 @@
 
   python benchmarks/trends.py --study images,borders --seeds 0,1,2
   python benchmarks/trends.py --study share,pretraining,training --seeds 0,1,2
+  python benchmarks/trends.py --study inflation,correlation --seeds 0,1,2
   python benchmarks/trends.py --table
 
 A study (`trend_studies.py`) is a list of cells, each a config with some fields
@@ -39,13 +40,14 @@ def train(cell: Cell, seed: int, runs: pathlib.Path) -> pathlib.Path:
   flags = {**cell.fields, 'seed': seed}
   base = train(cell.base, seed, runs) if cell.base else None
   name = f'{CONFIG}:{cell.variant}'.rstrip(':')
-  said = json.dumps([name, flags, base and base.name], sort_keys=True)
+  start = {f'init.{cell.part}': base.resolve()} if base else {}
+  origin = base and [cell.part, base.name]
+  said = json.dumps([name, flags, origin], sort_keys=True)
   workdir = runs / hashlib.sha256(said.encode()).hexdigest()[:12]
   done = workdir / 'trained'
   if not done.exists():
     command = [sys.executable, '-m', 'vdm_jax.main', f'--config={name}']
-    command += [f'--config.{k}={v}' for k, v in flags.items()]
-    command += [f'--config.init.base={base.resolve()}'] if base else []
+    command += [f'--config.{k}={v}' for k, v in {**flags, **start}.items()]
     command.append(f'--workdir={workdir.resolve()}')
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     subprocess.run(command, check=True, cwd=ROOT, env=environment)

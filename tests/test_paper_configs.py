@@ -157,6 +157,19 @@ def test_pyoco_is_the_papers(size, width, multipliers, millions):
     config_of('pyoco', 'small', 'large')
 
 
+def test_pyoco_at_a_toy_size_grows_from_its_image_model():
+  job = build(config_of('moving_shapes', 'pyoco').to_dict())
+  assert job.system.noise == Progressive(2.0)
+  assert job.system.sample_schedule == Karras()
+  frames = config_of('moving_shapes', 'pyoco', 'image')
+  assert frames.data.num_frames == 1
+  own = traverse_util.flatten_dict(shapes_of(build(frames.to_dict())))
+  grown = traverse_util.flatten_dict(shapes_of(job))
+  assert all(grown[name].shape == leaf.shape for name, leaf in own.items())
+  assert all('temporal' in name for name in grown.keys() - own.keys())
+  assert len(own) < len(grown)
+
+
 def shapes_of(job):
   key = jax.random.key(0)
   return jax.eval_shape(lambda k: job.system.init(k, job.video_shape), key)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -262,3 +263,28 @@ def test_an_inflated_image_model_is_that_model_frame_by_frame(image):
   np.testing.assert_array_equal(video, frames)
   alone = own.apply({'params': trained}, z[:, 2:3], logsnr)
   np.testing.assert_allclose(frames[:, 2:3], alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_video_model_starts_from_an_image_model(tmp_path, capsys):
+  """moving_shapes:pyoco; what sees other frames is all that is fresh."""
+  image, video = (
+    SHAPES.replace(':smoke', f':{name},smoke')
+    for name in ('pyoco,image', 'pyoco')
+  )
+  command(tmp_path / 'image', image, *EIGHT)
+  capsys.readouterr()
+  start = f'--config.init.all={tmp_path / "image"}'
+  share = '--config.system.noise.correlation=inf'
+  command(tmp_path / 'video', video, start, share, *EIGHT)
+  own = vdm_jax.load(tmp_path / 'image')
+  count = len(jax.tree.leaves(own.params))
+  (report,) = re.findall(
+    r'^all: (\d+) of \d+.*$', capsys.readouterr().out, re.M
+  )
+  assert int(report) == count
+  model = vdm_jax.load(tmp_path / 'video')
+  assert model.system.noise.correlation == float('inf')
+  videos = model.sample(jax.random.key(0), 2, label=[0, 1])
+  assert videos.shape == (2, *model.video_shape)
+  assert np.isfinite(videos).all()
