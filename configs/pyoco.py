@@ -78,6 +78,7 @@ def get_config(variant: str = '') -> ConfigDict:
           'rho': 7.0,
         },
         'noise': NOISE[one_of(chosen, NOISE)],
+        'times': (0.0, 1.0),  # less for an expert
       },
       'network': {
         'name': 'unet',

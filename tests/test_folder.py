@@ -108,6 +108,16 @@ def test_random_crops_are_cuts_from_everywhere(coordinates, height, width):
   assert corners == {(x, 0) for x in range(50 - width + 1)}
 
 
+def test_patches_are_cuts_from_everywhere_of_a_larger_frame(coordinates):
+  """A frame of 20 x 50 covers 2 x (10 x 25) as it is."""
+  source = VideoFolder(coordinates, 1, 10, 25, fit='patch2')
+  corners = {corner(source.clip(0, rng(seed))['video']) for seed in range(3000)}
+  assert corners == {(x, y) for x in range(26) for y in range(11)}
+  twice = VideoFolder(coordinates, 1, 20, 50, fit='patch2').clip(0, rng())
+  columns = twice['video'][0, 5, :, 0].astype(int)
+  assert 20 <= columns[45] - columns[5] <= 21  # 40 columns of a doubled frame
+
+
 def test_centre_crop_and_mirror(coordinates):
   source = VideoFolder(coordinates, 1, 20, 30, fit='center')
   plain = source.clip(0, rng())['video']
@@ -136,7 +146,7 @@ def test_squash_uses_the_whole_frame(coordinates):
   np.testing.assert_allclose(columns[1:-1], 2 + 5 * np.arange(1, 9), atol=1)
 
 
-@pytest.mark.parametrize('fit', ['crop', 'center', 'pad', 'squash'])
+@pytest.mark.parametrize('fit', ['crop', 'center', 'pad', 'squash', 'patch3'])
 def test_framing_always_ends_at_the_target(fit):
   framing = Framing(fit, 24, 32)
   for seed in range(200):

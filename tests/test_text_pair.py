@@ -129,11 +129,14 @@ def test_pixels_attend_to_both_sequences_under_one_softmax():
         np.asarray(cond[f'{prefix}tokens'][row], np.float64)[
           np.asarray(cond[f'{prefix}token_mask'][row])
         ]
-        @ p[f'{name}_tokens']['kernel']
-        for prefix, name in (('', 'text'), ('clip_', 'clip_text'))
+        @ widened
+        for prefix, widened in (
+          ('', np.eye(8)),
+          ('clip_', p['clip_text_tokens']['kernel']),
+        )
       ]
     )
-    assert tokens.shape == (3 + 4, 10)
+    assert tokens.shape == (3 + 4, 8)
     kv = normed(tokens, cross['token_norm']) @ cross['key_value']['kernel']
     key, value = np.split(kv + cross['key_value']['bias'], 2, -1)
     pixels = x[row, 0].reshape(4, 8).astype(np.float64)
@@ -207,8 +210,8 @@ def test_the_fixed_null_is_a_token_of_zeros():
     return {name for name in shapes if 'text' in name}, shapes
 
   names, shapes = layers(text='cross', null_text='zero')
-  assert names == {'text_tokens', 'clip_text_tokens'}
-  assert set(shapes['text_tokens']) == {'kernel'}
+  assert names == {'clip_text_tokens'}
+  assert set(shapes['clip_text_tokens']) == {'kernel'}
   assert layers()[0] == {'no_text', 'text', 'no_clip_text', 'clip_text'}
   # As they are in checkpoints of one encoder.
   assert layers(clip_text_dim=0)[0] == {'no_text', 'text'}

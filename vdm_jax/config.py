@@ -175,13 +175,19 @@ def shrink(config: Any) -> None:
 
   What a config chooses stays; how large it is does not.
   """
-  config.data.update(height=16, width=16, num_frames=4)
+  frames = 4
+  if config.system.name == 'interpolation':
+    frames = config.system.factor + 1
+  config.data.update(height=16, width=16, num_frames=frames)
   whole = config.network
   for network in [whole] if 'width' in whole else whole.values():
     network.update(width=8, head_dim=8, dtype='float32')
     if 'multipliers' in network:
       network.update(multipliers=(1, 2), num_blocks=1, embedding_dim=16)
       network.attention_resolutions = (8,)
+    if 'block_multipliers' in network:
+      network.update(block_multipliers=(1, 1), up_blocks=1)
+      network.cross_resolutions = (8,)
     else:
       network.depth = 1
     if network.get('text_dim'):

@@ -71,7 +71,7 @@ class VideoFolder(Recorded):
       width: columns of a frame, W.
       frameskip: distance of the frames that are taken, in frames of the file.
       fit: how a frame becomes [H, W]: 'crop' (at a random place), 'center',
-        'pad' or 'squash'; see `Framing`.
+        'pad', 'squash' or a 'patch4'; see `Framing`.
       short: what to do with a file that has too few frames for a clip: 'skip'
         it, or 'loop' from its last frame to its first.
       flip: mirror half of the clips left to right.

@@ -1,10 +1,12 @@
 """Pixels as numbers, and frames of any size as frames of one size."""
 
 import dataclasses
+import re
 
 import numpy as np
 
 FITS = ('crop', 'center', 'pad', 'squash')
+_PATCH = re.compile('patch([2-9]|[1-9][0-9]+)')
 
 
 def to_float(video: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -28,7 +30,8 @@ class Framing:
   First it is scaled to `scaled(...)`, then `bars` and `cut` do the rest.
   'crop' scales it to cover the target and cuts at a random place, 'center'
   cuts in the middle, 'pad' shows all of it between black bars, 'squash'
-  changes its proportions.
+  changes its proportions.  'patch2', 'patch3' and so on cut at a random place
+  out of a frame that covers a target as many times larger.
   """
 
   fit: str
@@ -36,8 +39,10 @@ class Framing:
   width: int
 
   def __post_init__(self):
-    if self.fit not in FITS:
-      raise ValueError(f'fit is {self.fit!r}; it must be one of {FITS}.')
+    if self.fit not in FITS and not _PATCH.fullmatch(self.fit):
+      raise ValueError(
+        f"fit is {self.fit!r}; it must be one of {FITS}, or 'patch2' and so on."
+      )
     for name in ('height', 'width'):
       count = getattr(self, name)
       if count < 1:
@@ -47,12 +52,19 @@ class Framing:
     """The size to scale a frame of [height, width] to."""
     if self.fit == 'squash':
       return self.height, self.width
-    ratios = self.height / height, self.width / width
+    target = [self._times * side for side in (self.height, self.width)]
+    ratios = target[0] / height, target[1] / width
     scale = min(ratios) if self.fit == 'pad' else max(ratios)
     height, width = round(scale * height), round(scale * width)
     if self.fit == 'pad':
       return max(1, height), max(1, width)
-    return max(self.height, height), max(self.width, width)
+    return max(target[0], height), max(target[1], width)
+
+  @property
+  def _times(self) -> int:
+    """How many times larger than the target a frame is, before it is cut."""
+    patch = _PATCH.fullmatch(self.fit)
+    return int(patch[1]) if patch else 1
 
   def bars(self, video: np.ndarray) -> np.ndarray:
     """Fills up [F, h, w, 3] with black where it is smaller than the target."""
@@ -66,7 +78,7 @@ class Framing:
   def cut(self, video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Cuts [F, height, width, 3] out of [F, h, w, 3]; a view."""
     y, x = video.shape[1] - self.height, video.shape[2] - self.width
-    if self.fit == 'crop':
+    if self.fit == 'crop' or self._times > 1:
       y, x = int(rng.integers(y + 1)), int(rng.integers(x + 1))
     else:
       y, x = y // 2, x // 2

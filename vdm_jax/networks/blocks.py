@@ -129,6 +129,28 @@ class TemporalConvolutions(nn.Module):
     return x + h
 
 
+class FeedForward(nn.Module):
+  """A perceptron of one hidden layer, pixel by pixel, as in a transformer.
+
+  Attributes:
+    factor: hidden channels over those of x.
+    dtype: compute type.
+  """
+
+  factor: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Returns x plus its transform, same shape; x itself at the start."""
+    features = x.shape[-1]
+    h = GroupNorm(dtype=self.dtype, name='norm')(x)
+    h = Conv(self.factor * features, 1, dtype=self.dtype, name='hidden')(h)
+    zeros = nn.initializers.zeros
+    out = Conv(features, 1, dtype=self.dtype, kernel_init=zeros, name='out')
+    return x + out(jax.nn.gelu(h))
+
+
 class Stage(nn.Module):
   """A residual block, then what mixes frames, pixels and tokens.
 
@@ -139,6 +161,8 @@ class Stage(nn.Module):
       block.
     temporal: whether attention over time does.
     temporal_convolutions: convolutions over time after the residual block.
+    feed_forward: channels of a perceptron behind the attention to tokens, over
+      `features`; 0 for none.
     num_images: trailing frames that are independent images.
     dropout: rate inside the residual block.
     train: whether dropout is on.
@@ -150,6 +174,7 @@ class Stage(nn.Module):
   attention: bool = False
   temporal: bool = True
   temporal_convolutions: int = 0
+  feed_forward: int = 0
   num_images: int = 0
   dropout: float = 0.0
   train: bool = False
@@ -184,6 +209,8 @@ class Stage(nn.Module):
       x = CrossAttention(self.head_dim, dtype=self.dtype, name='cross')(
         x, tokens, token_mask
       )
+      if self.feed_forward:
+        x = FeedForward(self.feed_forward, dtype=self.dtype, name='forward')(x)
     if self.temporal:
       x = TemporalAttention(
         self.head_dim, self.num_images, dtype=self.dtype, name='temporal'

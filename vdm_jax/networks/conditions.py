@@ -4,22 +4,23 @@ One encoder may read a caption, or two at once (PYoCo, Appendix A.1: "our model
 uses both T5 text embeddings and CLIP text embeddings").  Of two, pooled
 vectors are summed, and tokens are one sequence under one softmax:
 
-    keys and values from [W_1 t_1, W_2 t_2],    t_i the tokens of encoder i
+    keys and values from [t_1, W t_2],    t_i the tokens of encoder i
 
-Their widths differ, so each is brought to a common one, by a matrix alone: a
-null embedding of zeros stays zeros.
+Their widths differ, so those of the second are brought to that of the first, by
+a matrix alone: a null embedding of zeros stays zeros.
 
 The functions make layers, and are parts of a module's compact call.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
+from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.text import (
   AttentionPooling,
   Null,
@@ -75,7 +76,7 @@ def read_captions(
     num_frames: F, those of the video.
     how: 'pool' or 'cross', see `UNet`.
     null: what stands for no caption, see `NullText`.
-    features: width of the vectors, and of the tokens of two encoders.
+    features: width of the vectors.
     dtype: compute type.
 
   Returns:
@@ -92,9 +93,9 @@ def read_captions(
       pool = AttentionPooling(features, dtype=dtype, name=name)
       vectors.append(by_frame(pool(tokens, mask), num_frames))
       continue
-    if len(captions) > 1:
+    if sequences:
       tokens = nn.Dense(
-        features, use_bias=False, dtype=dtype, name=f'{name}_tokens'
+        captions[0].dim, use_bias=False, dtype=dtype, name=f'{name}_tokens'
       )(tokens)
     sequences.append((by_frame(tokens, num_frames), by_frame(mask, num_frames)))
   pooled = sum(vectors[1:], start=vectors[0]) if vectors else None
@@ -134,3 +135,86 @@ def see(
     beside = VisualTokens(dtype, name='visual_text')
     tokens, mask = beside(visual, tokens, mask)
   return visual, tokens, mask
+
+
+def check_conditions(network: Any) -> None:
+  """Raises ValueError for a second text encoder without a first."""
+  if network.clip_text_dim and not network.text_dim:
+    raise ValueError(
+      f'clip_text_dim={network.clip_text_dim} is of a second text encoder: set '
+      'text_dim to the width of the first one too, or use only text_dim.'
+    )
+
+
+def condition(
+  network: Any,
+  logsnr: Array,
+  num_frames: int,
+  *,
+  label: Array | None = None,
+  cond: Array | None = None,
+  tokens: Array | None = None,
+  token_mask: Array | None = None,
+  clip_tokens: Array | None = None,
+  clip_token_mask: Array | None = None,
+  visual: Array | None = None,
+) -> tuple[Array, Array | None, Array | None]:
+  """Returns the embedding of a network's conditions, and tokens and their mask.
+
+  Args:
+    network: its attributes say which conditions it takes, see `UNet`.
+    logsnr: [B].
+    num_frames: F, those of the video.
+    label: see `UNet`, and so are the others.
+    cond: likewise.
+    tokens: likewise.
+    token_mask: likewise.
+    clip_tokens: likewise.
+    clip_token_mask: likewise.
+    visual: likewise.
+
+  Raises:
+    ValueError: for tokens or embeddings that the network does not take.
+  """
+  captions = (
+    Caption('text', network.text_dim, tokens, token_mask),
+    Caption('clip_text', network.clip_text_dim, clip_tokens, clip_token_mask),
+  )
+  for caption in captions:
+    if caption.tokens is not None and not caption.dim:
+      raise ValueError(
+        f'tokens were given to a network of {caption.name}_dim=0.'
+      )
+  if visual is not None and not network.visual_dim:
+    raise ValueError('visual was given to a network of visual_dim=0.')
+  frames = len(logsnr), num_frames
+  if label is not None and label.ndim == 2:
+    label = by_frame(label, num_frames)
+  pooled, tokens, token_mask = read_captions(
+    captions,
+    *frames,
+    how=network.text,
+    null=network.null_text,
+    features=network.embedding_dim,
+    dtype=network.dtype,
+  )
+  if network.visual_dim:
+    visual, tokens, token_mask = see(
+      visual,
+      tokens,
+      token_mask,
+      *frames,
+      how=network.visual,
+      dim=network.visual_dim,
+      dtype=network.dtype,
+    )
+  embedding = ConditionEmbedding(
+    network.embedding_dim,
+    network.embedding_layers,
+    sinusoid_dim=network.width,
+    noise_level=network.noise_level,
+    classes=network.classes,
+    dtype=network.dtype,
+    name='embedding',
+  )(logsnr, label, pooled, visual, cond)
+  return embedding, tokens, token_mask

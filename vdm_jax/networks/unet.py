@@ -32,9 +32,9 @@ from vdm_jax.networks.blocks import (
   TemporalConvolutions,
   nearest_upsample,
 )
-from vdm_jax.networks.conditions import Caption, by_frame, read_captions, see
+from vdm_jax.networks.conditions import check_conditions, condition
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import ConditionEmbedding, NoiseLevel, count
+from vdm_jax.networks.embeddings import NoiseLevel, count
 from vdm_jax.networks.normalization import GroupNorm
 from vdm_jax.networks.text import Null
 
@@ -69,6 +69,8 @@ class UNet(nn.Module):
     text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
       'cross', attention from the pixels after each spatial attention.
     null_text: what stands for no caption: a token that is 'learned', or zeros.
+    feed_forward: channels of a perceptron behind the attention to tokens, over
+      those of the pixels, as in a transformer; 0 for none.
     resample: 'conv' or 'block', see above.
     dropout: rate inside the residual blocks.
     patch: side of the square patches whose pixels become channels before the
@@ -98,6 +100,7 @@ class UNet(nn.Module):
   visual_dim: int = 0
   text: Literal['pool', 'cross'] = 'pool'
   null_text: Null = 'learned'
+  feed_forward: int = 0
   visual: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
@@ -112,15 +115,8 @@ class UNet(nn.Module):
     return count(self.classes)
 
   def check(self, height: int, width: int) -> None:
-    """Raises ValueError unless the network can take this resolution.
-
-    Also for a second text encoder without a first.
-    """
-    if self.clip_text_dim and not self.text_dim:
-      raise ValueError(
-        f'clip_text_dim={self.clip_text_dim} is of a second text encoder: set '
-        'text_dim to the width of the first one too, or use only text_dim.'
-      )
+    """Raises ValueError unless the network can take this resolution."""
+    check_conditions(self)
     factor = self.patch * 2 ** (len(self.multipliers) - 1)
     if height % factor or width % factor:
       raise ValueError(
@@ -172,47 +168,18 @@ class UNet(nn.Module):
         or for tokens or embeddings that the network does not take.
     """
     self.check(z.shape[-3], z.shape[-2])
-    captions = (
-      Caption('text', self.text_dim, tokens, token_mask),
-      Caption('clip_text', self.clip_text_dim, clip_tokens, clip_token_mask),
+    embedding, tokens, token_mask = condition(
+      self,
+      logsnr,
+      z.shape[1] - num_images,
+      label=label,
+      cond=cond,
+      tokens=tokens,
+      token_mask=token_mask,
+      clip_tokens=clip_tokens,
+      clip_token_mask=clip_token_mask,
+      visual=visual,
     )
-    for caption in captions:
-      if caption.tokens is not None and not caption.dim:
-        raise ValueError(
-          f'tokens were given to a network of {caption.name}_dim=0.'
-        )
-    if visual is not None and not self.visual_dim:
-      raise ValueError('visual was given to a network of visual_dim=0.')
-    frames = len(z), z.shape[1] - num_images
-    if label is not None and label.ndim == 2:
-      label = by_frame(label, frames[1])
-    pooled, tokens, token_mask = read_captions(
-      captions,
-      *frames,
-      how=self.text,
-      null=self.null_text,
-      features=self.embedding_dim,
-      dtype=self.dtype,
-    )
-    if self.visual_dim:
-      visual, tokens, token_mask = see(
-        visual,
-        tokens,
-        token_mask,
-        *frames,
-        how=self.visual,
-        dim=self.visual_dim,
-        dtype=self.dtype,
-      )
-    embedding = ConditionEmbedding(
-      self.embedding_dim,
-      self.embedding_layers,
-      sinusoid_dim=self.width,
-      noise_level=self.noise_level,
-      classes=self.classes,
-      dtype=self.dtype,
-      name='embedding',
-    )(logsnr, label, pooled, visual, cond)
     stage_class = nn.remat(Stage) if self.remat else Stage
     block_class = nn.remat(ResidualBlock) if self.remat else ResidualBlock
     regular = {'dropout': self.dropout, 'train': train, 'dtype': self.dtype}
@@ -227,6 +194,7 @@ class UNet(nn.Module):
         temporal=self.temporal
         and (attention or x.shape[-3] in self.temporal_resolutions),
         temporal_convolutions=self.temporal_convolutions,
+        feed_forward=self.feed_forward,
         num_images=num_images,
         name=name,
         **regular,

@@ -6,6 +6,7 @@ from typing import Any
 
 from vdm_jax.config import ConfigError, construct, nearest
 from vdm_jax.diffusion import noise, parameterization, schedules
+from vdm_jax.networks.efficient import EfficientUNet
 from vdm_jax.networks.prior import Prior
 from vdm_jax.networks.unet import UNet
 from vdm_jax.samplers import (
@@ -32,7 +33,7 @@ SYSTEMS = {
   'interpolation': Interpolation,
   'videofusion': VideoFusion,
 }
-NETWORKS = {'unet': UNet, 'prior': Prior}
+NETWORKS = {'unet': UNet, 'efficient_unet': EfficientUNet, 'prior': Prior}
 SCHEDULES = {
   'cosine': schedules.Cosine,
   'log_normal': schedules.LogNormal,
