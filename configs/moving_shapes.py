@@ -41,6 +41,7 @@ def get_config(variant: str = '') -> ConfigDict:
       'seed': 0,
       'data': {
         'name': 'moving_shapes',
+        'num_clips': 2**20,
         'num_frames': 8,
         'height': 16,
         'width': 16,
