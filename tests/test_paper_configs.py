@@ -1,5 +1,6 @@
 """The papers' own experiments: their tables, their sizes, two steps of each."""
 
+import dataclasses
 import inspect
 import pathlib
 import runpy
@@ -10,18 +11,22 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.text_cases import write_store
+from tests.text_cases import encode_words, write_store
 from tests.video_files import numbered, write
+from vdm_jax import cascade
 from vdm_jax.config import choose
+from vdm_jax.data import text
 from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.data.registry import SOURCES
 from vdm_jax.diffusion.noise import Mixed, Progressive
 from vdm_jax.diffusion.parameterization import EDM
 from vdm_jax.diffusion.schedules import Karras, LogNormal
 from vdm_jax.job import build
+from vdm_jax.model import Model
 from vdm_jax.samplers import Churn, Kutta
 from vdm_jax.training.state import TrainState
 from vdm_jax.training.step import make_step
+from vdm_jax.training.transfer import transfer
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 
@@ -66,6 +71,7 @@ TABLES = {
     *(800_000, 7, 9, 128, 1, 256, 0.3, 'eps'),
   ),
 }
+STAGES = 'base', 'interpolation', 'sr256', 'sr1024'
 # Weight of the guidance and whether Langevin moves follow the steps.
 CONDITIONAL = {'bair': (50, True), 'kinetics600': (9, True)}
 
@@ -157,6 +163,112 @@ def test_pyoco_is_the_papers(size, width, multipliers, millions):
     config_of('pyoco', 'small', 'large')
 
 
+@pytest.mark.parametrize(
+  ('stage', 'table', 'millions'),
+  [
+    ('base', (256, (1, 2, 4, 4), (8, 16, 32), (8, 16, 32)), (None, 1080)),
+    (
+      'interpolation',
+      (256, (1, 2, 4, 4), (8, 16, 32), (8, 16, 32)),
+      (None, 1080),
+    ),
+    # eDiff-I's image model, and with convolutions over time: section 5.1.
+    ('sr256', (128, (1, 2, 4, 8), (32,), (32,)), (300, 313)),
+    ('sr1024', (128, (1, 2, 4, 4), (), (32,)), (170, 170)),
+  ],
+)
+def test_pyocos_cascade_is_the_papers(stage, table, millions):
+  """Tables F and J to M; what they leave open is in docs/pyoco.md."""
+  config = config_of('pyoco_text_to_video', stage)
+  network = config.network
+  attended = network.attention_resolutions
+  crossed = network.get('cross_resolutions', attended)
+  found = network.width, network.multipliers, attended, crossed
+  assert found == table
+  assert (network.head_dim, network.dropout) == (64, 0.0)
+  adam = config.optimizer
+  assert (adam.learning_rate, adam.weight_decay) == (1e-4, 0.01)
+  assert (adam.beta1, adam.beta2, config.train.ema_decay) == (
+    0.9,
+    0.999,
+    0.9999,
+  )
+  assert (config.system.cond_dropout, config.system.clip_dropout) == (0.25, 0.2)
+  assert network.remat  # gradient checkpointing
+  enlarges = stage.startswith('sr')
+  steps = config.train.num_steps, config.sample.num_steps
+  assert steps == ((220_000, 20) if enlarges else (150_000, 60))
+  job = build(config.to_dict())
+  assert job.sample.sampler == (Kutta() if enlarges else Churn(Kutta(), 0.1))
+  assert job.system.noise == Progressive(2.0)
+  assert job.video_shape == (16, *[256 if enlarges else 64] * 2, 3)
+  image = dataclasses.replace(
+    job.system, network=job.system.network.clone(temporal=False)
+  )
+  for system, expected in zip((image, job.system), millions, strict=True):
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes(system, job)))
+    assert expected is None or count / 1e6 == pytest.approx(expected, rel=0.03)
+
+
+def test_stages_of_pyocos_cascade_fit_each_other():
+  """Section 4: 16 x 64 x 64 to 76 x 64 x 64, 76 x 256 x 256 and 76 x 1024."""
+  jobs = [build(config_of('pyoco_text_to_video', s).to_dict()) for s in STAGES]
+  models = [
+    Model(
+      job.system,
+      {},
+      job.video_shape,
+      job.sample,
+      frameskip=float(job.config['data']['frameskip']),
+    )
+    for job in jobs
+  ]
+  assert cascade.shapes(models) == [
+    (16, 64, 64, 3),
+    (76, 64, 64, 3),
+    (76, 256, 256, 3),
+    (76, 1024, 1024, 3),
+  ]
+  slow = dataclasses.replace(models[0], frameskip=4.0)
+  small = dataclasses.replace(models[0], video_shape=(16, 32, 32, 3))
+  with pytest.raises(ValueError, match='stage 1 .* from frameskip 5, but is'):
+    cascade.shapes([slow, models[1]])
+  with pytest.raises(ValueError, match='the first model .* only refines'):
+    cascade.shapes(models[1:])
+  with pytest.raises(ValueError, match='stage 1 .* tiles of 256 rows'):
+    cascade.shapes([small, models[2]])
+  with pytest.raises(ValueError, match='base and sr256 are two stages'):
+    config_of('pyoco_text_to_video', 'base', 'sr256')
+
+
+def test_interpolation_starts_from_the_base_model_and_overlooks_what_it_knows():
+  """Appendix A.1 (6): at the start it is the base model."""
+  base, finer = (
+    build(config_of('pyoco_text_to_video', stage, 'smoke').to_dict())
+    for stage in ('base', 'interpolation')
+  )
+  shape = finer.video_shape
+  rng = np.random.default_rng(0)
+  trained = jax.tree.map(
+    lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), 'f4'),
+    shapes_of(base),
+  )
+  fresh = jax.jit(lambda key: finer.system.init(key, shape))(jax.random.key(0))
+  adapted = finer.system.adapted(trained, fresh)
+  params, report = transfer(fresh, {'': adapted})
+  assert 'fresh: 2 (embedding/cond)' in report
+  # What tells it the noise of the known frames is new, too.
+  params['embedding']['cond'] = jax.tree.map(
+    jnp.zeros_like, params['embedding']['cond']
+  )
+  z = jnp.asarray(rng.normal(size=(1, *shape)), jnp.float32)
+  low = finer.system.coarse(z)
+  cond = {'low': low, 'low_logsnr': jnp.ones(1)}
+  one = jax.jit(lambda z: base.system.denoise(trained, {})(z, jnp.zeros(1)))
+  two = jax.jit(lambda z: finer.system.denoise(params, cond)(z, jnp.zeros(1)))
+  np.testing.assert_allclose(two(z), one(z), rtol=1e-4, atol=1e-4)
+
+
 def test_pyoco_at_a_toy_size_grows_from_its_image_model():
   job = build(config_of('moving_shapes', 'pyoco').to_dict())
   assert job.system.noise == Progressive(2.0)
@@ -170,22 +282,38 @@ def test_pyoco_at_a_toy_size_grows_from_its_image_model():
   assert len(own) < len(grown)
 
 
-def shapes_of(job):
+def shapes(system, job):
   key = jax.random.key(0)
-  return jax.eval_shape(lambda k: job.system.init(k, job.video_shape), key)
+  return jax.eval_shape(lambda k: system.init(k, job.video_shape), key)
+
+
+def shapes_of(job):
+  return shapes(job.system, job)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [*TABLES, 'pyoco:small'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    *TABLES,
+    'pyoco:small',
+    *(f'pyoco_text_to_video:{stage}' for stage in STAGES),
+  ],
+)
 def test_a_small_copy_trains(name, tmp_path):
   captions = ['a dog', 'two birds', '']
   for index, caption in enumerate(captions):
     write(tmp_path / f'{index}.mp4', numbered(16 + index))
     (tmp_path / f'{index}.txt').write_text(caption)
   write_store(tmp_path / 'text', captions)
+  text.write(
+    tmp_path / 'clip_text', captions, lambda c: encode_words(c, 6), 'words'
+  )
   files = ('folder',) if name in ('ucf101', 'bair', 'pyoco:small') else ()
   config = config_of(name, 'smoke', *files)
   config.data.path = str(tmp_path)
+  if config.data.num_frames > 4:  # as many as there are
+    config.data.frameskip = 1
   job = build(config.to_dict())
   source = job.source(tmp_path)
   data = Pipeline(source, batch_size=job.train.batch_size, seed=0)

@@ -185,11 +185,11 @@ def shrink(config: Any) -> None:
     if 'multipliers' in network:
       network.update(multipliers=(1, 2), num_blocks=1, embedding_dim=16)
       network.attention_resolutions = (8,)
+    else:
+      network.depth = 1
     if 'block_multipliers' in network:
       network.update(block_multipliers=(1, 1), up_blocks=1)
       network.cross_resolutions = (8,)
-    else:
-      network.depth = 1
     if network.get('text_dim'):
       network.text_dim = 8
     if network.get('clip_text_dim'):
