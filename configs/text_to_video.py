@@ -12,8 +12,8 @@ Variants:  small                16x64x64, frameskip 1; Table 4 with
            upsampler            9x128x128, frameskip 1, of the cascade
            list, packed         other data, e.g. large,packed (see folder.py)
            smoke                any of them in two steps, for tests
-Cascade:   python -m vdm_jax.main --mode=cascade --workdir=runs/t2v_frameskip4 \
-             --finer=runs/t2v_upsampler --prompt='...'
+Cascade:   python -m vdm_jax.main --mode=cascade --workdir=runs/t2v_cascade \
+             --stages=runs/t2v_frameskip4,runs/t2v_upsampler --prompt='...'
            with --config.text.store=STORE in all three, captions are encoded
            once
 Data:      DIR holds clips at any depth, each with its caption in a .txt file;
