@@ -2,23 +2,21 @@
 
 A video may be longer and larger than those of training: all of it is one latent
 video with one noise, of which the network sees overlapping tiles in every step
-(`samplers.tiles`).  Known frames stay as they are.
+(`samplers.tiles`).
 """
 
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from vdm_jax.conditions import Conditions
 from vdm_jax.samplers import blocks
 from vdm_jax.samplers.tiles import Tiling
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training.experts import Experts
-from vdm_jax.training.sampling import SampleSettings, conditional_sampler
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
 
 
 class Refining:
@@ -35,8 +33,7 @@ class Refining:
     self._system: Any = system
     self._params, self._shape = params, video_shape
     self._settings, self._conditions = settings, conditions
-    self._samplers: dict[Any, Any] = {}
-    self._bar = tqdm(disable=True)
+    self._samplers: dict[Any, VideoSampler] = {}
 
   def plan(
     self, shape: tuple[int, ...], overlap: int | None = None
@@ -115,40 +112,21 @@ class Refining:
     cond = self._conditions(len(videos), label, prompt, image)
     if not cond:
       changes.setdefault('guidance_scale', 1.0)
-    cond['low'] = videos
-    settings = dataclasses.replace(self._settings, **changes)
-    size = min(settings.batch_size, len(videos))
-    draw = self._sampler(settings, tiling)
-    more = self._system.refines[0]
-    mask = np.zeros((1, shape[0], 1, 1, 1), bool)
-    mask[:, ::more] = more > 1
-    made = []
-    batches = range(0, len(videos), size)
-    with tqdm(
-      total=len(batches) * settings.num_steps,
-      desc='refining',
-      unit='step',
-      disable=None if show_progress else True,
-      leave=False,
-    ) as self._bar:
-      for first in batches:
-        rows = np.arange(first, first + size) % len(videos)
-        part = {name: value[rows] for name, value in cond.items()}
-        observed = np.zeros((size, *shape), np.float32)
-        if more > 1:
-          observed[:, ::more] = part['low']
-        own_key = jax.random.fold_in(key, first)
-        drawn = draw(self._params, own_key, part, observed, mask)
-        made.append(np.asarray(drawn))
-      jax.effects_barrier()
-    return np.concatenate(made)[: len(videos)]
+    cond['low'] = np.asarray(videos, np.float32)
+    size = min(self._settings.batch_size, len(videos))
+    settings = dataclasses.replace(
+      self._settings, **{'batch_size': size, **changes}
+    )
+    draw = self._sampler(shape, tiling, settings)
+    return draw(
+      self._params, key, len(videos), cond, show_progress=show_progress
+    )
 
-  def _sampler(self, settings: SampleSettings, tiling: Tiling) -> Any:
-    if (settings, tiling) not in self._samplers:
-      self._samplers[settings, tiling] = conditional_sampler(
-        dataclasses.replace(self._system, tiling=tiling),
-        settings,
-        'replacement',
-        progress=lambda _: self._bar.update(),
-      )
-    return self._samplers[settings, tiling]
+  def _sampler(
+    self, shape: tuple[int, ...], tiling: Tiling, settings: SampleSettings
+  ) -> VideoSampler:
+    choice = shape, tiling, settings
+    if choice not in self._samplers:
+      system = dataclasses.replace(self._system, tiling=tiling)
+      self._samplers[choice] = VideoSampler(system, shape, settings)
+    return self._samplers[choice]

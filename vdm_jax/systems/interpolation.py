@@ -1,7 +1,8 @@
 """Interpolation in time by diffusion: from every k-th frame to all.
 
 "We concatenate the input noise in the channel axis with 16 frames by infilling
-4 real frames with zero frames" (PYoCo, Appendix A.1 (3)): k = 5.
+4 real frames with zero frames" (PYoCo, Appendix A.1 (3)): k = 5.  Real frames
+stay as they are: every estimate x_hat has them in their places.
 """
 
 import dataclasses
@@ -9,6 +10,8 @@ import dataclasses
 import jax.numpy as jnp
 from jax import Array
 
+from vdm_jax.shapes import DenoiseFn
+from vdm_jax.systems.protocol import Cond, Params
 from vdm_jax.systems.refined import Refined, Shape
 
 
@@ -45,3 +48,26 @@ class Interpolation(Refined):
     """Returns the known frames in their places, zeros in others."""
     video = slice(0, shape[1] - num_images, self.factor)
     return jnp.zeros(shape, low.dtype).at[:, video].set(low)
+
+  def complete(
+    self, params: Params, key: Array, shape: Shape, cond: Cond
+  ) -> Cond:
+    """Adds noise to the known frames, and keeps them as they are too."""
+    made = super().complete(params, key, shape, cond)
+    return made if 'known' in made else {**made, 'known': cond['low']}
+
+  def denoiser(
+    self,
+    params: Params,
+    cond: Cond | None = None,
+    guidance_scale: float = 1.0,
+  ) -> DenoiseFn:
+    """Returns the DenoiseFn under guidance, right about known frames."""
+    denoise = super().denoiser(params, cond, guidance_scale)
+    if cond is None or 'known' not in cond:
+      return denoise
+
+    def right(z, logsnr):
+      return denoise(z, logsnr).at[:, :: self.factor].set(cond['known'])
+
+    return right

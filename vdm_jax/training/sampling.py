@@ -200,7 +200,6 @@ def conditional_sampler(
   settings: SampleSettings,
   method: str,
   times: int = 0,
-  progress: Callable[[Any], Any] | None = None,
 ) -> Callable[..., Array]:
   """Compiles the drawing of videos that are known in part.
 
@@ -209,7 +208,6 @@ def conditional_sampler(
     settings: how to draw.
     method: 'reconstruction' or 'replacement'.
     times: how many times smaller the frames of a small video are; 0 for none.
-    progress: called on the host with the number of finished steps.
 
   Returns:
     (params, key, cond, observed, mask, seen) -> videos [B, F, H, W, C], where
@@ -244,7 +242,6 @@ def conditional_sampler(
       num_steps=settings.num_steps,
       corrector=settings.corrector,
       guidance_scale=settings.guidance_scale,
-      progress=progress,
       state=state,
       steps=steps,
       **guide,
