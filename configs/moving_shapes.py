@@ -159,8 +159,9 @@ def correlate(config: ConfigDict) -> None:
     sample_schedule={'name': 'karras'},
     times=(0.0, 1.0),  # less for an expert
   )
-  # The paper's mean is -1.2.  These frames are smooth and mostly one ground:
-  # what they show is decided in more noise, as with `shift` above.
+  # The paper's mean is -1.2, by which an image model of 400 steps shows the
+  # colour asked for in 59 % of its samples; by 0 it is 81 %.  These frames are
+  # smooth: what they show is decided in more noise, as with `shift` above.
   config.system.schedule = ConfigDict(
     {'name': 'log_normal', 'mean': 0.0, 'std': 1.2}
   )
