@@ -36,6 +36,8 @@ def get_config(variant: str = '') -> ConfigDict:
     *('text', 'videofusion', 'pyoco', 'image', 'actions', 'sr', 'smoke'),
     *('interpolation', 'patches'),
   )
+  if 'pyoco' in chosen and chosen & {'videofusion', 'actions'}:
+    raise ValueError(f'variant {variant!r} is of two papers: choose one.')
   config = ConfigDict(
     {
       'seed': 0,
@@ -112,6 +114,7 @@ def get_config(variant: str = '') -> ConfigDict:
   if 'patches' in chosen:
     read_from(config, 'packed', path='')
     config.data.fit = 'patch2'
+    config.data = ConfigDict({**config.data.to_dict(), 'frameskip': 1})
   if 'actions' in chosen:
     by_action(config)
   if 'image' in chosen:

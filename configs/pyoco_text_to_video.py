@@ -4,7 +4,7 @@ Paper:     PYoCo (Ge et al. 2023), section 4, Appendix A, Tables F and J - M
 Command:   C=configs/pyoco_text_to_video.py; DATA="--config.data.path=DIR \
              --config.text.encoder=T5 --config.clip_text.encoder=CLIP \
              --config.text.store=t5 --config.clip_text.store=clip"
-           python -m vdm_jax.main --mode=encode --config=$C:base $DATA \
+           python -m vdm_jax.main --mode=encode --config=$C:base,image $DATA \
              --workdir=runs/encode
            python -m vdm_jax.main --config=$C:base,image $DATA \
              --workdir=runs/image
@@ -34,9 +34,10 @@ Data:      DIR holds clips at any depth, each with its caption in a .txt file;
 Result:    not run: no such data, no such machine.  Every stage trains and the
            cascade runs at smoke size and on moving_shapes (docs/pyoco.md)
 
-Of the paper: networks (see EfficientUNet and docs/pyoco.md for what its tables
-leave open), noise and its alpha, EDM, both text embeddings and how often each
-is dropped, optimizer, learning rate, moving average, gradient checkpointing,
+Of the paper: networks, but for what its tables leave open and their sizes had
+to decide (feed_forward, blocks of super-resolution, embedding_dim: see
+docs/pyoco.md), noise and its alpha, EDM, both text embeddings and how often
+each is dropped, optimizer, learning rate, moving average, gradient checkpointing,
 steps, samplers and their steps.  Not in it: image model (it takes eDiff-I's,
 which is not public), batch, warm-up, clipping, images beside a video, clips of
 super-resolution, guidance, length of captions, noise of coarse videos, steps of

@@ -172,7 +172,7 @@ def test_times_that_are_no_part_are_refused(times):
 @pytest.mark.slow  # four models
 def test_experts_are_forked_trained_and_asked_together(tmp_path, capsys):
   few = '--config.train.batch_size=8', '--config.sample.batch_size=8'
-  config = f'--config={CONFIGS / "moving_shapes.py"}:smoke', *few
+  config = f'--config={CONFIGS / "moving_shapes.py"}:pyoco,smoke', *few
   base, low, high = (tmp_path / name for name in ('base', 'low', 'high'))
   command(base, *config)
   forked = *config, f'--config.init.all={base}'

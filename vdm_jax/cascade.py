@@ -64,7 +64,9 @@ class Asked:
     if self.image is not None and np.ndim(self.image) == 3:
       values['image'] = np.asarray(self.image)[None].repeat(self.num, 0)
     return {
-      name: value if isinstance(value, str | int) else value[rows]
+      name: value
+      if isinstance(value, str) or np.ndim(value) == 0
+      else value[rows]
       for name, value in values.items()
       if understood[name] and value is not None
     }
@@ -246,7 +248,7 @@ def run(
     key: random key.
     num: how many videos.
     folder: where each stage is kept; None keeps nothing.
-    names: of the models, by which a kept stage is known.
+    names: of the models, by which a kept stage is known beside what they are.
     label: as for `Model.sample`; so are prompt and image.  Every model gets
       what it understands.
     prompt: likewise.
@@ -261,11 +263,17 @@ def run(
   given = {'label': label, 'prompt': prompt, 'image': image}
   given = {k: v for k, v in given.items() if v is not None}
   asked = _ask(models[0], num, **given)
+  for model in models[1:]:
+    model.conditions(num, **asked.of(model))  # refuses, before it is drawn
   outputs = None
   if folder is not None:
-    what = {'key': np.asarray(jax.random.key_data(key)), 'num': num}
+    what = {'key': np.asarray(jax.random.key_data(key)), **options}
+    names = names or [''] * len(models)
     about = [
-      what | given | options | {'model': (name, m.step, m.settings)}
+      what
+      | vars(asked)
+      | {'model': (name, m.fingerprint, m.step, m.system)}
+      | {'settings': m.settings}
       for name, m in zip(names, models, strict=True)
     ]
     outputs = Outputs(folder, about)

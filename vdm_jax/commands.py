@@ -5,7 +5,7 @@ in one sentence what to mend.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from vdm_jax.loading import to_start_from
 from vdm_jax.metrics.report import table
 from vdm_jax.model import Model
 from vdm_jax.results import (
-  coarse_videos,
+  coarse_clips,
   finish,
   report_skipped,
   save_samples,
@@ -42,12 +42,14 @@ def train(
     parts = job.build(config)
     mesh = parts.build_mesh()
     source = parts.source(workdir)
+    shown, times = parts.sample.num, getattr(parts.system, 'times', (0.0, 1.0))
+    in_turn = coarse_clips(
+      parts, workdir, shown if parts.train.look_every else 0
+    )
+    in_turn = in_turn or parts.conditions(workdir).default(shown)
     initial = to_start_from(parts, workdir)
     job.open_workdir(workdir, config)  # last: what is refused leaves no trace
   draw = VideoSampler(parts.system, parts.video_shape, parts.sample, mesh=mesh)
-  shown, times = parts.sample.num, getattr(parts.system, 'times', (0.0, 1.0))
-  in_turn = parts.conditions(workdir).default(shown)
-  in_turn |= coarse_videos(parts, shown)
 
   def look(step, params):
     videos = draw(params, jax.random.key(parts.seed + 1), shown, in_turn)
@@ -189,7 +191,7 @@ def edit(
 def cascade(
   workdir: pathlib.Path,
   *,
-  stages: Mapping[str, Load],
+  stages: Sequence[tuple[str, Load]],
   num: int | None,
   seed: int,
   options: Options,
@@ -204,20 +206,21 @@ def cascade(
         '--mode=cascade needs --stages=WORKDIR,WORKDIR,..., from the model '
         'that makes videos of nothing to the finest.'
       )
-    models = [load() for load in stages.values()]
+    models = [load() for _, load in stages]
     num = num or models[0].settings.num
     made = cascades.run(
       models,
       jax.random.key(seed),
       num,
       folder=workdir / 'cascade',
-      names=list(stages),
+      names=[name for name, _ in stages],
       **_asked(options, num, models[0]),
     )
     for number, (videos, kept, path) in enumerate(made):
       said = 'was there' if kept else 'is'
       print(f'Stage {number}: {videos.shape} {said} in {path}.', flush=True)
-      faster = videos.shape[1] / models[0].video_shape[0]
+      # Of 16 frames and those between, 76, the last is where it was.
+      faster = (videos.shape[1] - 1) / max(models[0].video_shape[0] - 1, 1)
       fps = round(faster * models[0].settings.fps)
       name = f'cascade_seed_{seed}_stage_{number}'
       save_samples(workdir, name, videos, fps)

@@ -26,6 +26,17 @@ from vdm_jax.training.sampling import (
 )
 
 
+def check_draws(system: System) -> None:
+  """Raises ValueError for a model that makes no videos but of coarse ones."""
+  more, larger = system.refines
+  if (more, larger) != (1, 1):
+    mode = 'interpolate' if more > 1 else 'upsample'
+    raise ValueError(
+      f'this model is trained to make {more} times more frames and {larger} '
+      f'times larger ones, nothing else: use it for {mode}.'
+    )
+
+
 def shared_noise(num: int, **numbers: Any) -> dict[str, np.ndarray]:
   """Returns numbers of videos that share noise, [num] each, None left out.
 
@@ -109,13 +120,7 @@ class Drawing:
     Raises:
       ValueError: for what the model does not take.
     """
-    more, larger = self._system.refines
-    if (more, larger) != (1, 1):
-      mode = 'interpolate' if more > 1 else 'upsample'
-      raise ValueError(
-        f'this model is trained to make {more} times more frames and {larger} '
-        f'times larger ones, nothing else: use it for {mode}.'
-      )
+    check_draws(self._system)
     if block_noise not in (None, 'fresh', 'shared'):
       raise ValueError(
         f"block_noise={block_noise!r} is unknown: choose 'fresh' or 'shared'."

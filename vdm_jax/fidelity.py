@@ -23,6 +23,7 @@ from vdm_jax.config import ConfigError, nearest
 from vdm_jax.data.pixels import to_float, to_uint8
 from vdm_jax.data.prompts import UCF101
 from vdm_jax.data.reference import RealClips
+from vdm_jax.drawing import check_draws
 from vdm_jax.evaluation import write
 from vdm_jax.metrics.extractors import EXTRACTORS, Weights, load, missing
 from vdm_jax.metrics.features import Network, random_params
@@ -146,6 +147,7 @@ class _Evaluation:
     protocol: Protocol,
     weights: Mapping[str, Weights],
   ):
+    check_draws(model.system)
     num_frames = protocol.num_frames or model.video_shape[0]
     for extractor in weights:
       EXTRACTORS[extractor].check(num_frames)
@@ -174,7 +176,11 @@ class _Evaluation:
       },
     }
     settings = {k: repr(v) for k, v in vars(model.settings).items()}
-    self._of_model = {'step': model.step, 'sample': settings}
+    self._of_model = {
+      'step': model.step,
+      'model': model.fingerprint,
+      'sample': settings,
+    }
 
   def report(self) -> dict[str, Any]:
     """Gathers the features that are not there yet, and measures."""

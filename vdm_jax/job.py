@@ -122,7 +122,6 @@ class Job:
     check_batch(
       mesh, self.train.batch_size, 'config.train', self.train.accumulate
     )
-    check_batch(mesh, self.sample.batch_size, 'config.sample')
     return mesh
 
   def source(self, workdir: pathlib.Path) -> Any:

@@ -1,5 +1,7 @@
 """Trained models from the folders of their runs."""
 
+import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from vdm_jax import job as jobs
 from vdm_jax.config import ConfigError, differences
 from vdm_jax.job import Job
 from vdm_jax.model import Model
-from vdm_jax.training import foreign
+from vdm_jax.training import foreign, manifest
 from vdm_jax.training.experts import Expert, Experts
 from vdm_jax.training.restore import Restored, restore
 from vdm_jax.training.step_directory import StepDirectory
@@ -44,7 +46,7 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
   every = (0.0, 1.0)
   if alone and _times(job) == every:
     restored = _restored(paths[0], job)
-    params, step = restored.state, restored.step
+    params, steps = restored.state, [restored.step]
   else:
     configs = [jobs.read_config(path) for path in paths]
     times = [_times(jobs.build(config)) for config in configs]
@@ -54,7 +56,7 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
       Expert(t, jax.tree.map(np.asarray, part.state))
       for t, part in zip(times, parts, strict=True)
     ]
-    params, step = Experts(experts), max(part.step for part in parts)
+    params, steps = Experts(experts), [part.step for part in parts]
   return Model(
     system=job.system,
     params=params,
@@ -62,7 +64,8 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
     settings=job.sample,
     conditions=job.conditions(paths[0]),
     frameskip=float(job.config['data'].get('frameskip', 1)),
-    step=step,
+    step=max(steps),
+    fingerprint='-'.join(sorted(map(_fingerprint, paths, steps))),
   )
 
 
@@ -91,6 +94,14 @@ def to_start_from(job: Job, workdir: pathlib.Path) -> dict[str, Any]:
   return initial
 
 
+def _fingerprint(workdir: pathlib.Path, step: int) -> str:
+  """Short hash of a run's config and of one of its checkpoints."""
+  config = json.dumps(jobs.read_config(workdir), sort_keys=True)
+  saved = manifest.read(StepDirectory(workdir / 'checkpoints').step(step))
+  said = config, sorted(saved['files'].items())
+  return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+
+
 def _job(workdir: pathlib.Path, encoder: Path | None) -> Job:
   config = jobs.read_config(workdir)
   for section in ('text', 'visual'):
@@ -109,8 +120,13 @@ def _check_same(job: Job, other: Job, path: pathlib.Path) -> None:
 
   def model(of: Job) -> dict[str, Any]:
     system = {k: v for k, v in of.config['system'].items() if k != 'times'}
-    shape = list(of.video_shape)
-    return {'network': of.config['network'], 'system': system, 'clips': shape}
+    system.pop('sample_schedule', None)  # free, as in a run
+    return {
+      'network': of.config['network'],
+      'system': system,
+      'clips': list(of.video_shape),
+      'frameskip': of.config['data'].get('frameskip', 1),
+    }
 
   differ = differences(model(job), model(other))
   if differ:

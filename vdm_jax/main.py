@@ -107,7 +107,10 @@ _STAGES = flags.DEFINE_list(
   'stages', [], 'Workdirs of a cascade, coarse to fine; A+B are experts.'
 )
 _OVERLAP = flags.DEFINE_integer(
-  'overlap', None, 'Frames that blocks of an extended video share; half of one.'
+  'overlap',
+  None,
+  'Frames that blocks of a long video share: half of one, or a quarter where a '
+  'model is trained to enlarge.',
 )
 _COARSE = flags.DEFINE_string(
   'coarse', None, 'Workdir of a slower model that extends first.'
@@ -212,7 +215,7 @@ def _command(mode: str) -> functools.partial:
     'sample': functools.partial(commands.sample, options=options, **trained),
     'cascade': functools.partial(
       commands.cascade,
-      stages={name: _loader(name.split('+')) for name in _STAGES.value},
+      stages=[(name, _loader(name.split('+'))) for name in _STAGES.value],
       options=options,
       **drawing,
     ),
@@ -231,7 +234,7 @@ def _command(mode: str) -> functools.partial:
     video_file=_VIDEO.value,
     num_frames=_NUM_FRAMES.value,
     factor=_FACTOR.value,
-    coarse=_COARSE.value and _loader([_COARSE.value]),
+    coarse=_COARSE.value and _loader(_COARSE.value.split('+')),
     options=options,
     **trained,
   )

@@ -7,7 +7,8 @@ slower = model.interpolate(key, videos, 2)      # [4, 2 F - 1, H, W, C]
 larger = model.upsample(key, small_videos)      # to the model's H and W
 
 The last three need no other training: they guide the same model by what is
-known of the video (VDM, section 3.1).
+known of the video (VDM, section 3.1).  A model that is trained for the last or
+the one before does that, and nothing else.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from vdm_jax.conditions import Conditions
-from vdm_jax.drawing import Drawing, shared_noise
+from vdm_jax.drawing import Drawing, check_draws, shared_noise
 from vdm_jax.refining import Refining
 from vdm_jax.samplers import blocks
 from vdm_jax.systems.draw import aside
@@ -40,6 +41,7 @@ class Model:
     conditions: what it can be asked for.
     frameskip: distance of its frames, in frames of the data.
     step: training steps behind it.
+    fingerprint: short hash of the run and its checkpoint; '' is not known.
   """
 
   system: System
@@ -49,6 +51,7 @@ class Model:
   conditions: Conditions = dataclasses.field(default_factory=Conditions)
   frameskip: float = 1.0
   step: int = 0
+  fingerprint: str = ''
 
   @functools.cached_property
   def _samplers(self) -> dict[SampleSettings, VideoSampler]:
@@ -109,6 +112,7 @@ class Model:
       ValueError: for a number, a label or a prompt that is not allowed.
       TypeError: for an unknown field of `SampleSettings`.
     """
+    check_draws(self.system)
     settings = dataclasses.replace(
       self.settings, **{'batch_size': num, **changes}
     )
@@ -226,7 +230,8 @@ class Model:
       **options: as for `extend`.
 
     Returns:
-      float32 [B, n factor, H, W, C].
+      float32 [B, n factor, H, W, C]; H and W of a model that is trained to
+      enlarge are k times those of `videos`.
 
     Raises:
       ValueError: for videos that do not fit the model.

@@ -1,5 +1,6 @@
 """What a run leaves behind for people: sample files and their evaluation."""
 
+import dataclasses
 import logging
 import pathlib
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 
 from vdm_jax import evaluation, video
 from vdm_jax.conditions import in_turn
+from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_float
-from vdm_jax.data.reference import RealClips
 from vdm_jax.data.registry import build_source
 from vdm_jax.job import Job
 from vdm_jax.systems.protocol import Params
@@ -31,19 +32,35 @@ def save_samples(
   logging.info('Samples: %s', folder / f'{name}.gif')
 
 
-def coarse_videos(job: Job, num: int) -> dict[str, np.ndarray]:
-  """Returns what a model that refines is tried on: coarse real clips.
+def coarse_clips(job: Job, workdir: pathlib.Path, num: int) -> dict[str, Any]:
+  """Returns what a model that refines is tried on: the `Cond` of real clips.
 
   Held-out ones where the data has such; nothing for other models.
+
+  Raises:
+    ValueError, OSError: as in `Job.source`.
   """
   system: Any = job.system
-  if system.refines == (1, 1):
+  if system.refines == (1, 1) or not num:
     return {}
-  data = job.config['data']
-  split = 'validation' if data['name'] == 'moving_shapes' else None
-  clips = RealClips(data, num=num, split=split)(0, num)
-  videos = jnp.asarray(to_float(clips))
-  return {'low': np.asarray(system.coarse(videos))}
+  config = dict(job.config)
+  if config['data']['name'] == 'moving_shapes':
+    config['data'] = {**config['data'], 'split': 'validation'}
+  source = dataclasses.replace(job, config=config).clips(workdir)
+  clips, index = [], 0
+  while len(clips) < num:
+    try:
+      rng = np.random.default_rng(index)
+      clips.append(source.clip(index % len(source), rng))
+    except UnreadableClip:
+      if index > len(source) + num:
+        raise
+    index += 1
+  cond = {k: np.stack([clip[k] for clip in clips]) for k in system.conditions}
+  videos = np.stack([clip['video'] for clip in clips])
+  if videos.dtype == np.uint8:
+    videos = to_float(videos)
+  return {**cond, 'low': np.asarray(system.coarse(jnp.asarray(videos)))}
 
 
 def finish(
@@ -68,8 +85,11 @@ def finish(
     label = evaluation.labels_of(data, prompt)
   elif conditions.texts is not None:
     prompt = conditions.captions_in_turn(num)
-  cond = conditions(num, label if prompt is None else None, prompt)
-  cond |= coarse_videos(job, num)
+  cond = coarse_clips(job, workdir, num)
+  if cond:  # it shows what its clips show
+    label = prompt = None
+  else:
+    cond = conditions(num, label if prompt is None else None, prompt)
   videos = draw(params, jax.random.key(seed), num, cond)
   shown = videos[: job.sample.num]
   save_samples(workdir, f'final_{step:07d}', shown, job.sample.fps)

@@ -30,11 +30,16 @@ def factor_of(task: str, model: Model, factor: int | None) -> int:
     factor: the factor asked for; None is the model's own, or 2.
 
   Raises:
-    ValueError: for a factor below 2.
+    ValueError: for a factor below 2, or another than a model is trained for.
   """
   more, larger = model.system.refines
   own = more if task == 'interpolate' else larger
   factor = max(own, 2) if factor is None else factor
+  if own > 1 and factor != own:
+    raise ValueError(
+      f'--factor={factor} is not allowed: this model is trained for {own}; '
+      'leave it out.'
+    )
   if factor < 2:
     raise ValueError(f'--factor={factor} is not allowed: give 2 or more.')
   return factor
@@ -45,8 +50,9 @@ def read(
 ) -> np.ndarray:
   """Returns the videos of a file as a task takes them, float32 [N, F, H, W, 3].
 
-  Frames are scaled to cover the size and cut in the middle. An array (.npy)
-  may hold several videos and is taken as it is.
+  Frames are scaled to cover the size and cut in the middle; for a model that is
+  trained to enlarge they stay as they are, and so does an array (.npy), which
+  may hold several videos.
 
   Args:
     path: the file.
@@ -57,7 +63,8 @@ def read(
   Raises:
     FileNotFoundError, ValueError: as `video.load`.
   """
-  if path.suffix.lower() == '.npy' or not path.is_file():
+  as_it_is = path.suffix.lower() == '.npy' or model.system.refines[1] > 1
+  if as_it_is or not path.is_file():
     videos = video.load(path)
     return videos if videos.ndim == 5 else videos[None]
   shrunk = factor if task == 'upsample' else 1

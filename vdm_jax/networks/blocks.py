@@ -130,7 +130,7 @@ class TemporalConvolutions(nn.Module):
 
 
 class FeedForward(nn.Module):
-  """A perceptron of one hidden layer, pixel by pixel, as in a transformer.
+  """A norm, and a perceptron of one hidden layer on each pixel.
 
   Attributes:
     factor: hidden channels over those of x.

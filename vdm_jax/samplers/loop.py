@@ -121,6 +121,10 @@ def sample(
   init_key, loop_key = jax.random.split(key)
   logsnrs = levels(schedule, num_steps)
   first, last = steps or (0, num_steps)
+  if first > 0 and state is None:
+    raise ValueError(
+      f'sample got steps={steps} without the state that earlier ones returned.'
+    )
   if state is None:
     z = noise.sample(init_key, shape)
     state = z, jnp.zeros_like(z), sampler.init(z)

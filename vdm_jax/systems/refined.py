@@ -86,17 +86,22 @@ class Refined(VDM):
   def adapted(self, params: Params, fresh: Params) -> Params:
     """Lets a model of z alone overlook the coarse video, at first.
 
-    Its first convolution has weights of zero for the other channels: PYoCo,
-    Appendix A.1 (6), starts interpolation from the base model.
+    Its first convolution has weights of zero for the other channels, and so has
+    the layer that says how noisy it is: PYoCo, Appendix A.1 (6), starts
+    interpolation from the base model.
     """
-    own, given = fresh['in']['kernel'], params['in']['kernel']
-    if own.shape[2] != 2 * given.shape[2]:
+    own, given = (tree.get('in', {}).get('kernel') for tree in (fresh, params))
+    if own is None or given is None or own.shape[2] != 2 * given.shape[2]:
       return params
     # Patches of p x p pixels have their channels together, (p p c).
     seen = given.reshape(*given.shape[:2], -1, _CHANNELS, given.shape[3])
     kernel = jnp.concatenate([seen, jnp.zeros_like(seen)], 3)
     first = {**params['in'], 'kernel': kernel.reshape(own.shape)}
-    return {**params, 'in': first}
+    told = jax.tree.map(
+      lambda a: jnp.zeros(a.shape, a.dtype), fresh['embedding']['cond']
+    )
+    embedding = {'cond': told, **params['embedding']}
+    return {**params, 'in': first, 'embedding': embedding}
 
   def draw(self, key: Array, batch: Batch) -> Batch:
     """Also draws how noisy the coarse video is, and its noise."""

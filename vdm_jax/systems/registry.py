@@ -96,11 +96,10 @@ def build_system(
     )
     for part, (choices, default) in parts.items()
   }
-  sampling = values.pop('sample_schedule', None)
-  if sampling is not None:
-    built['sample_schedule'] = construct(
-      SCHEDULES, sampling, 'config.system.sample_schedule'
-    )
+  for name in ('sample_schedule', 'augmentation'):
+    section = values.pop(name, None)
+    if section is not None:
+      built[name] = construct(SCHEDULES, section, f'config.system.{name}')
   if fused:
     built |= _generators(network, values.pop('prior', {}))
   else:

@@ -58,7 +58,9 @@ class Trained(abc.ABC):
 
   def __post_init__(self):
     losses.log_weight(self.loss_weight, self.parameterization)  # or refuses
-    Part(self.schedule, *self.times)  # likewise
+    if len(self.times) != 2:
+      raise ValueError(f'times={self.times} is not allowed: give two numbers.')
+    Part(self.schedule, *self.times)  # or refuses
     if self.clip_dropout is not None and not self.clip_text_dim:
       raise ValueError('clip_dropout needs a network with clip_text_dim.')
 

@@ -3,7 +3,7 @@
 Training sees times t of [0, 1]; an expert is a model forked from one that knows
 all of them (`config.init.all`) and trained on, with `config.system.times` only
 its part.  In sampling every step belongs to the expert of the noise level at
-which it starts; one at a time is on the device.
+which it starts, with all its network calls; one at a time is on the device.
 
 Source: eDiff-I (Balaji et al. 2022), section 4; PYoCo, section 5.1, Config A
 to D of Table 3.
@@ -50,11 +50,15 @@ class Experts:
       if first != reached:
         word = 'no' if first > reached else 'more than one'
         span = f'{min(first, reached):g} to {max(first, reached):g}'
-        raise ValueError(f'{_said(experts)}: times {span} have {word} expert.')
+        raise ValueError(
+          f'{_said(experts)}: times {span} have {word} expert; give one for '
+          'every time.'
+        )
       reached = last
     if reached != 1:
       raise ValueError(
-        f'{_said(experts)}: times {reached:g} to 1 have no expert.'
+        f'{_said(experts)}: times {reached:g} to 1 have no expert; give one '
+        'for every time.'
       )
 
   def segments(

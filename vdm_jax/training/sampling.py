@@ -82,10 +82,12 @@ class VideoSampler:
     *,
     mesh: Mesh | None = None,
   ):
-    self.settings, self._system = settings, system
+    self._system = system
     self._bar = tqdm(disable=True)
     if mesh is not None:
-      sharding.check_batch(mesh, settings.batch_size, 'config.sample')
+      whole = sharding.rounded_up(mesh, settings.batch_size)
+      settings = dataclasses.replace(settings, batch_size=whole)
+    self.settings = settings
 
     def draw(params: Params, key: Array, cond: Cond, state=None, steps=None):
       videos = system.sample(
@@ -101,7 +103,7 @@ class VideoSampler:
         state=state,
         steps=steps,
       )
-      if mesh is None:
+      if mesh is None or state is not None or steps is not None:
         return videos
       return jax.lax.with_sharding_constraint(
         videos, sharding.batch_sharding(mesh)

@@ -72,6 +72,12 @@ def check_batch(
     )
 
 
+def rounded_up(mesh: Mesh, batch_size: int) -> int:
+  """Returns the least size from `batch_size` that cuts evenly over the mesh."""
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  return -(-batch_size // shards) * shards
+
+
 def parameter_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """Returns how an array of the train state is shared out.
 
