@@ -37,11 +37,11 @@ Result:    not run: no such data, no such machine.  Every stage trains and the
 Of the paper: networks, but for what its tables leave open and their sizes had
 to decide (feed_forward, blocks of super-resolution, embedding_dim: see
 docs/pyoco.md), noise and its alpha, EDM, both text embeddings and how often
-each is dropped, optimizer, learning rate, moving average, gradient checkpointing,
-steps, samplers and their steps.  Not in it: image model (it takes eDiff-I's,
-which is not public), batch, warm-up, clipping, images beside a video, clips of
-super-resolution, guidance, length of captions, noise of coarse videos, steps of
-interpolation and how much noise the stochastic sampler adds.
+each is dropped, optimizer, learning rate, moving average, gradient
+checkpointing, steps, samplers and their steps.  Not in it: image model (it
+takes eDiff-I's, which is not public), batch, warm-up, clipping, images beside a
+video, clips of super-resolution, guidance, length of captions, noise of coarse
+videos, steps of interpolation and how much noise the stochastic sampler adds.
 """
 
 from ml_collections import ConfigDict

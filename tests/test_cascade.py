@@ -86,7 +86,7 @@ def test_other_videos_are_other_files(tmp_path, change):
     found = run(tmp_path, num=2)
   else:  # trained on: the stage before it stays
     models = list(stages())
-    models[1] = dataclasses.replace(models[1], step=7)
+    models[1] = dataclasses.replace(models[1], fingerprint='other')
     found, kept = run(tmp_path, models=models), [True, False, False, False]
   assert [stage.kept for stage in found] == kept
   assert len(list(tmp_path.glob('*.npy'))) == 8 - sum(kept)

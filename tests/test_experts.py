@@ -182,7 +182,7 @@ def test_experts_are_forked_trained_and_asked_together(tmp_path, capsys):
   assert 'expert of times 0 to 0.5' in said
   assert not (low / 'samples').exists()
   command(high, *forked, '--config.system.times=(0.5, 1.0)')
-  asked = '--mode=sample', '--num=2', '--seed=3'
+  asked = '--mode=sample', '--num=2', '--seed=3', '--sampler=ddim'
   together = saved_by(low, *asked, f'--experts={high}')
   again = saved_by(high, *asked, f'--experts={low}')
   np.testing.assert_array_equal(together, again)

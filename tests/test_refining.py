@@ -1,6 +1,8 @@
 """Models that refine videos, whole ones, larger than those of training."""
 
 import functools
+import pathlib
+import runpy
 
 import flax.linen as nn
 import jax
@@ -9,15 +11,24 @@ import numpy as np
 import pytest
 
 from tests.gaussian_video import moments
+from vdm_jax.data.moving_shapes_measure import measure
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.noise import Independent, Progressive
 from vdm_jax.diffusion.parameterization import X
+from vdm_jax.job import build
 from vdm_jax.model import Model
+from vdm_jax.results import coarse_clips
 from vdm_jax.samplers import DDIM
 from vdm_jax.systems.interpolation import Interpolation
 from vdm_jax.systems.protocol import System
 from vdm_jax.systems.super_resolution import SuperResolution
-from vdm_jax.training.sampling import SampleSettings
+from vdm_jax.tasks import factor_of
+from vdm_jax.training.sampling import SampleSettings, VideoSampler
+from vdm_jax.training.sharding import MeshShape
+
+KEY = jax.random.key(0)
+CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
+get_config = runpy.run_path(str(CONFIGS / 'moving_shapes.py'))['get_config']
 
 
 def videos(rows=2, frames=4, size=4, seed=1):
@@ -181,6 +192,49 @@ def test_batches_of_one_are_batches_of_many():
     for size in (1, 3)
   )
   np.testing.assert_allclose(one, many, atol=5e-4)
+
+
+def test_a_batch_that_does_not_cut_evenly_over_the_devices_is_filled_up():
+  """Three videos on eight devices are the three that one would make."""
+  system = SuperResolution(
+    Shows(), parameterization=X(), factor=2, augmented=0.0
+  )
+  small = videos(3, frames=2)
+  settings = SampleSettings(sampler=DDIM(), num_steps=2, batch_size=3)
+  draw = VideoSampler(
+    system, (2, 8, 8, 3), settings, mesh=MeshShape(data=-1).build()
+  )
+  assert draw.settings.batch_size == 8
+  found = draw({}, KEY, 3, {'low': small}, show_progress=False)
+  expected = jax.image.resize(small, found.shape, 'bilinear')
+  np.testing.assert_allclose(found, expected, atol=5e-4)
+
+
+def test_what_is_shown_while_training_are_coarse_clips_and_what_they_show(
+  tmp_path,
+):
+  """By the exact evaluation, the colours of their frames are those asked."""
+  config = get_config('pyoco,interpolation').to_dict()
+  config['network']['classes'] = (2, 6, 4)
+  cond = coarse_clips(build(config), tmp_path, 12)
+  assert cond['low'].shape == (12, 3, 16, 16, 3)
+  found = measure(0.5 + 0.5 * cond['low'], config['data']['radius'][1])
+  _, colour, _ = np.unravel_index(cond['label'], (2, 6, 4))
+  assert len(set(colour)) > 2
+  assert (found.colour == colour[:, None]).all()
+  assert not coarse_clips(build(get_config().to_dict()), tmp_path, 12)
+
+
+@pytest.mark.parametrize(
+  ('task', 'factor', 'expected'),
+  [('interpolate', None, 3), ('interpolate', 3, 3), ('upsample', None, 2)],
+)
+def test_a_factor_is_the_models_own_or_two(task, factor, expected):
+  assert factor_of(task, interpolating(), factor) == expected
+  with pytest.raises(ValueError, match='this model is trained for 3'):
+    factor_of('interpolate', interpolating(), 2)
+  with pytest.raises(ValueError, match='give 2 or more'):
+    factor_of('upsample', interpolating(), 1)
 
 
 # --- what does not fit ------------------------------------------------------

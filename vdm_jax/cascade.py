@@ -64,9 +64,7 @@ class Asked:
     if self.image is not None and np.ndim(self.image) == 3:
       values['image'] = np.asarray(self.image)[None].repeat(self.num, 0)
     return {
-      name: value
-      if isinstance(value, str) or np.ndim(value) == 0
-      else value[rows]
+      name: value[rows] if np.ndim(value) else value
       for name, value in values.items()
       if understood[name] and value is not None
     }

@@ -42,10 +42,9 @@ def train(
     parts = job.build(config)
     mesh = parts.build_mesh()
     source = parts.source(workdir)
-    shown, times = parts.sample.num, getattr(parts.system, 'times', (0.0, 1.0))
-    in_turn = coarse_clips(
-      parts, workdir, shown if parts.train.look_every else 0
-    )
+    times, shown = getattr(parts.system, 'times', (0.0, 1.0)), parts.sample.num
+    looked = shown if parts.train.look_every else 0
+    in_turn = coarse_clips(parts, workdir, looked)
     in_turn = in_turn or parts.conditions(workdir).default(shown)
     initial = to_start_from(parts, workdir)
     job.open_workdir(workdir, config)  # last: what is refused leaves no trace
