@@ -269,6 +269,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   assert blocked.read_text() == 'mine'
 
 
+@pytest.mark.slow  # a whole run, as that of `finished`
 def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   data = tmp_path / 'data'
   data.mkdir()

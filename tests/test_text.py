@@ -312,7 +312,9 @@ def joint_batch(images=2, rows=4):
   return jax.tree.map(jnp.asarray, batch)
 
 
-@pytest.mark.parametrize('text', ['pool', 'cross'])
+@pytest.mark.parametrize(
+  'text', [pytest.param('pool', marks=pytest.mark.slow), 'cross']
+)
 def test_no_text_is_one_learned_token_whoever_says_so(text):
   z = jax.random.normal(jax.random.key(1), (2, 2, 8, 8, 3))
   tokens = jax.random.normal(jax.random.key(2), (2, 4, 8))
