@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import flax.linen as nn
 import jax
@@ -69,7 +70,8 @@ class Model:
 
   video_shape = (4, 8, 8, 3)
   conditions = Conditions(5)
-  step = 7
+  system = types.SimpleNamespace(refines=(1, 1))
+  step, fingerprint = 7, 'one'
 
   def __init__(self, batch_size=8, fail_after=None):
     self.settings = SampleSettings(batch_size=batch_size)
@@ -131,15 +133,24 @@ def test_the_report_is_written_with_everything_that_moves_its_numbers(
     assert word in text
 
 
-def test_another_model_or_protocol_shares_no_features(tmp_path, tiny):
+@pytest.mark.parametrize('change', [{'step': 8}, {'fingerprint': 'two'}])
+def test_another_model_or_protocol_shares_no_features(tmp_path, tiny, change):
   options = {'weights': tiny, 'num_real': 8, 'num_generated': 8}
   fidelity.evaluate(Model(), SHAPES, tmp_path, **options)
   later = Model()
-  later.step = 8
+  vars(later).update(change)
   fidelity.evaluate(later, SHAPES, tmp_path, **options)
   assert len(later.labels) == 8  # drawn again
   folders = [p.name.rsplit('_', 1)[0] for p in tmp_path.glob('evaluation/*_*')]
   assert sorted(folders) == ['generated', 'generated', 'other_real', 'real']
+
+
+def test_a_model_that_only_refines_is_refused_before_anything(tmp_path, tiny):
+  model = Model()
+  model.system = types.SimpleNamespace(refines=(1, 2))
+  with pytest.raises(ValueError, match='use it for upsample'):
+    fidelity.evaluate(model, SHAPES, tmp_path, weights=tiny)
+  assert not list(tmp_path.glob('evaluation*'))
 
 
 def test_what_differs_from_the_paper_is_said(tmp_path, tiny):
