@@ -135,28 +135,26 @@ def _finer(model: Model, shape: Shape, skip: float) -> Shape:
 
 
 def _draw(
-  models: Sequence[Model],
-  number: int,
+  model: Model,
   key: Array,
   before: np.ndarray | None,
+  num_frames: int,
   asked: Asked,
   **options: Any,
 ) -> np.ndarray:
   """Returns the videos of one stage.
 
   Args:
-    models: of all stages.
-    number: which one, from 0.
-    key: random key, of the whole cascade.
+    model: of the stage.
+    key: random key, of the stage.
     before: videos of the stage before, [num, F, H, W, C]; None at the first.
+    num_frames: of the videos to make, see `shapes`.
     asked: what videos should show.
     **options: fields of `SampleSettings`.
 
   Raises:
     ValueError: for what does not fit the model.
   """
-  model = models[number]
-  key = jax.random.fold_in(key, number)
   told = asked.of(model)
   if not told:  # nothing to guide to
     options.pop('guidance_scale', None)
@@ -168,7 +166,7 @@ def _draw(
   if (more, larger) != (1, 1):
     refine = model.interpolate if more > 1 else model.upsample
     return refine(key, before, show_progress=True, **told, **options)
-  factor = shapes(models[: number + 1])[-1][0] // before.shape[1]
+  factor = num_frames // before.shape[1]
   size, made = model.settings.batch_size, []
   for first in range(0, asked.num, size):
     rows = slice(first, first + size)
@@ -257,7 +255,7 @@ def run(
     ValueError: for models that do not fit each other, or what the first one
       does not take; before anything is drawn.
   """
-  shapes(models)
+  planned = shapes(models)
   given = {'label': label, 'prompt': prompt, 'image': image}
   given = {k: v for k, v in given.items() if v is not None}
   asked = _ask(models[0], num, **given)
@@ -276,11 +274,12 @@ def run(
     ]
     outputs = Outputs(folder, about)
   videos = None
-  for number in range(len(models)):
+  for number, model in enumerate(models):
     before, videos = videos, outputs and outputs.load(number)
     kept = videos is not None
     if videos is None:
-      videos = _draw(models, number, key, before, asked, **options)
+      own_key, num_frames = jax.random.fold_in(key, number), planned[number][0]
+      videos = _draw(model, own_key, before, num_frames, asked, **options)
       if outputs:
         outputs.save(number, videos)
     yield Stage(videos, kept, outputs and outputs.path(number))

@@ -24,6 +24,7 @@ from vdm_jax.results import (
   report_skipped,
   save_samples,
 )
+from vdm_jax.systems.trained import ALL_TIMES
 from vdm_jax.training import loop
 from vdm_jax.training.sampling import VideoSampler
 
@@ -42,7 +43,7 @@ def train(
     parts = job.build(config)
     mesh = parts.build_mesh()
     source = parts.source(workdir)
-    times, shown = getattr(parts.system, 'times', (0.0, 1.0)), parts.sample.num
+    times, shown = parts.system.times, parts.sample.num
     looked = shown if parts.train.look_every else 0
     in_turn = coarse_clips(parts, workdir, looked)
     in_turn = in_turn or parts.conditions(workdir).default(shown)
@@ -63,11 +64,11 @@ def train(
     mesh=mesh,
     seed=parts.seed,
     workdir=workdir,
-    look=look if times == (0.0, 1.0) else None,
+    look=look if times == ALL_TIMES else None,
     initial=initial,
   )
   report_skipped(source, result.skipped_clips)
-  if times != (0.0, 1.0):
+  if times != ALL_TIMES:
     print(
       f'This is an expert of times {times[0]:g} to {times[1]:g}: it makes no '
       'videos but with the others, --mode=sample --experts=WORKDIR.'

@@ -14,6 +14,7 @@ from vdm_jax import job as jobs
 from vdm_jax.config import ConfigError, differences
 from vdm_jax.job import Job
 from vdm_jax.model import Model
+from vdm_jax.systems.trained import ALL_TIMES
 from vdm_jax.training import foreign, manifest
 from vdm_jax.training.experts import Expert, Experts
 from vdm_jax.training.restore import Restored, restore
@@ -40,23 +41,23 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
   """
   alone = isinstance(workdir, str | os.PathLike)
   paths = [pathlib.Path(p) for p in ([workdir] if alone else workdir)]
-  job = _job(paths[0], encoder)
-  for path in paths[1:]:
-    _check_same(job, _job(path, encoder), path)
-  every = (0.0, 1.0)
-  if alone and _times(job) == every:
+  job, *others = [_job(path, encoder) for path in paths]
+  for path, other in zip(paths[1:], others, strict=True):
+    _check_same(job, other, path)
+  if alone and job.system.times == ALL_TIMES:
     restored = _restored(paths[0], job)
     params, steps = restored.state, [restored.step]
   else:
-    configs = [jobs.read_config(path) for path in paths]
-    times = [_times(jobs.build(config)) for config in configs]
+    times = [each.system.times for each in (job, *others)]
     Experts([Expert(t, {}) for t in times])  # or refuses, before it reads
-    parts = [_restored(path, job) for path in paths]
-    experts = [
-      Expert(t, jax.tree.map(np.asarray, part.state))
-      for t, part in zip(times, parts, strict=True)
-    ]
-    params, steps = Experts(experts), [part.step for part in parts]
+    experts, steps = [], []
+    for path, part in zip(paths, times, strict=True):
+      restored = _restored(path, job)
+      steps.append(restored.step)
+      # To the host at once: a device holds one expert at a time.
+      host = jax.tree.map(np.asarray, restored.state)
+      experts.append(Expert(part, host))
+    params = Experts(experts)
   return Model(
     system=job.system,
     params=params,
@@ -109,10 +110,6 @@ def _job(workdir: pathlib.Path, encoder: Path | None) -> Job:
       config[section]['encoder'] = str(encoder)
       break
   return jobs.build(config)
-
-
-def _times(job: Job) -> tuple[float, float]:
-  return getattr(job.system, 'times', (0.0, 1.0))
 
 
 def _check_same(job: Job, other: Job, path: pathlib.Path) -> None:

@@ -54,6 +54,11 @@ class System(Protocol):
     ...
 
   @property
+  def times(self) -> tuple[float, float]:
+    """The part of [0, 1] whose noise levels it is trained on."""
+    ...
+
+  @property
   def refines(self) -> tuple[int, int]:
     """How many times more frames, and larger ones, than 'low' has."""
     ...

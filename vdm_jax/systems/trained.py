@@ -28,6 +28,8 @@ from vdm_jax.systems import conditioning
 from vdm_jax.systems.draw import draw, together
 from vdm_jax.systems.protocol import Batch, Cond, Params
 
+ALL_TIMES = (0.0, 1.0)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained(abc.ABC):
@@ -48,7 +50,7 @@ class Trained(abc.ABC):
   """
 
   schedule: Schedule = Cosine()
-  times: tuple[float, float] = (0.0, 1.0)
+  times: tuple[float, float] = ALL_TIMES
   sample_schedule: Schedule | None = None
   noise: NoisePrior = Independent()
   parameterization: Parameterization = Eps()

@@ -46,7 +46,7 @@ class Experts:
     """
     self.experts = sorted(experts, key=lambda e: e.times, reverse=True)
     reached = 0.0
-    for first, last in sorted(e.times for e in experts):
+    for first, last in [*sorted(e.times for e in experts), (1.0, 1.0)]:
       if first != reached:
         word = 'no' if first > reached else 'more than one'
         span = f'{min(first, reached):g} to {max(first, reached):g}'
@@ -55,11 +55,6 @@ class Experts:
           'every time.'
         )
       reached = last
-    if reached != 1:
-      raise ValueError(
-        f'{_said(experts)}: times {reached:g} to 1 have no expert; give one '
-        'for every time.'
-      )
 
   def segments(
     self, system: System, num_steps: int
