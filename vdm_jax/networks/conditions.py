@@ -13,14 +13,14 @@ The functions make layers, and are parts of a module's compact call.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from vdm_jax.networks.embeddings import ConditionEmbedding
+from vdm_jax.networks.embeddings import ConditionEmbedding, NoiseLevel, count
 from vdm_jax.networks.text import (
   AttentionPooling,
   Null,
@@ -28,6 +28,58 @@ from vdm_jax.networks.text import (
   VisualTokens,
   side_by_side,
 )
+
+TextForm = Literal['pool', 'cross']
+
+
+class Conditioned(nn.Module, kw_only=True):
+  """A network with the conditions of a U-Net.
+
+  Attributes:
+    width: channels of the first level ("base channels").
+    embedding_dim: width of the conditioning embedding.
+    embedding_layers: layers of its MLP.
+    noise_level: how the network is told it, see `embeddings.position`; 'linear'
+      and 'cosine' are for networks of other libraries, see `foreign`.
+    classes: sizes of the attributes that make up `label`, see
+      `ConditionEmbedding`; () for none.
+    text_dim: width of the text encoder's tokens; 0 for no text.
+    clip_text_dim: width of those of a second encoder beside it, see
+      `conditions`; 0 for none.
+    visual_dim: width of the visual embeddings; 0 for none.
+    visual: how these enter: 'pool' adds them to the conditioning embedding,
+      'cross' also makes four tokens of each to attend to (DALL-E 2).
+    text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
+      'cross', attention from the pixels after each spatial attention.
+    null_text: what stands for no caption: a token that is 'learned', or zeros.
+    dtype: compute type, e.g. bfloat16; parameters are float32.
+  """
+
+  width: int = 256
+  embedding_dim: int = 1024
+  embedding_layers: int = 4
+  noise_level: NoiseLevel = 'logsnr'
+  classes: tuple[int, ...] = ()
+  text_dim: int = 0
+  clip_text_dim: int = 0
+  visual_dim: int = 0
+  text: TextForm = 'pool'
+  null_text: Null = 'learned'
+  visual: TextForm = 'pool'
+  dtype: DTypeLike = jnp.float32
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes of `label`; 0 for an unconditional network."""
+    return count(self.classes)
+
+  def check_conditions(self) -> None:
+    """Raises ValueError for a second text encoder without a first."""
+    if self.clip_text_dim and not self.text_dim:
+      raise ValueError(
+        f'clip_text_dim={self.clip_text_dim} is of a second text encoder: set '
+        'text_dim to the width of the first one too, or use only text_dim.'
+      )
 
 
 class Caption(NamedTuple):
@@ -137,17 +189,8 @@ def see(
   return visual, tokens, mask
 
 
-def check_conditions(network: Any) -> None:
-  """Raises ValueError for a second text encoder without a first."""
-  if network.clip_text_dim and not network.text_dim:
-    raise ValueError(
-      f'clip_text_dim={network.clip_text_dim} is of a second text encoder: set '
-      'text_dim to the width of the first one too, or use only text_dim.'
-    )
-
-
 def condition(
-  network: Any,
+  network: Conditioned,
   logsnr: Array,
   num_frames: int,
   *,

@@ -17,7 +17,6 @@ Tables L and M.
 """
 
 import math
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -31,11 +30,9 @@ from vdm_jax.networks.blocks import (
   TemporalConvolutions,
   nearest_upsample,
 )
-from vdm_jax.networks.conditions import check_conditions, condition
+from vdm_jax.networks.conditions import Conditioned, TextForm, condition
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import NoiseLevel, count
 from vdm_jax.networks.normalization import GroupNorm
-from vdm_jax.networks.text import Null
 
 
 class Level(nn.Module):
@@ -92,8 +89,10 @@ class Level(nn.Module):
     return x
 
 
-class EfficientUNet(nn.Module):
+class EfficientUNet(Conditioned):
   """Maps a noisy video, and channels beside it, to a prediction.
+
+  Conditions and compute type are attributes of `Conditioned`.
 
   Attributes:
     width: channels of the first level.
@@ -107,20 +106,9 @@ class EfficientUNet(nn.Module):
     cross_resolutions: likewise of attention to tokens.
     head_dim: channels of an attention head.
     temporal: whether frames see each other; False is an image network.
-    embedding_dim: see `UNet`, and so are the attributes that follow.
-    embedding_layers: likewise.
-    noise_level: likewise.
-    classes: likewise.
-    text_dim: likewise.
-    clip_text_dim: likewise.
-    visual_dim: likewise.
-    text: likewise.
-    null_text: likewise.
-    visual: likewise.
-    dropout: likewise.
-    out_channels: likewise.
+    dropout: rate inside the residual blocks.
+    out_channels: channels of the prediction.
     remat: recompute each level's activations in the backward pass.
-    dtype: likewise.
   """
 
   width: int = 128
@@ -132,29 +120,15 @@ class EfficientUNet(nn.Module):
   cross_resolutions: tuple[int, ...] = ()
   head_dim: int = 64
   temporal: bool = True
-  embedding_dim: int = 1024
   embedding_layers: int = 2
-  noise_level: NoiseLevel = 'logsnr'
-  classes: tuple[int, ...] = ()
-  text_dim: int = 0
-  clip_text_dim: int = 0
-  visual_dim: int = 0
-  text: Literal['pool', 'cross'] = 'cross'
-  null_text: Null = 'learned'
-  visual: Literal['pool', 'cross'] = 'pool'
+  text: TextForm = 'cross'
   dropout: float = 0.0
   out_channels: int = 3
   remat: bool = False
-  dtype: DTypeLike = jnp.float32
-
-  @property
-  def num_classes(self) -> int:
-    """Number of classes of `label`; 0 for an unconditional network."""
-    return count(self.classes)
 
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
-    check_conditions(self)
+    self.check_conditions()
     if len(self.multipliers) != len(self.block_multipliers):
       raise ValueError(
         f'multipliers={self.multipliers} and block_multipliers='

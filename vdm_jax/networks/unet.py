@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jax.typing import DTypeLike
 
 from vdm_jax.networks.blocks import (
   ResidualBlock,
@@ -32,15 +31,15 @@ from vdm_jax.networks.blocks import (
   TemporalConvolutions,
   nearest_upsample,
 )
-from vdm_jax.networks.conditions import check_conditions, condition
+from vdm_jax.networks.conditions import Conditioned, condition
 from vdm_jax.networks.convolution import Conv
-from vdm_jax.networks.embeddings import NoiseLevel, count
 from vdm_jax.networks.normalization import GroupNorm
-from vdm_jax.networks.text import Null
 
 
-class UNet(nn.Module):
+class UNet(Conditioned):
   """Maps a noisy video to a video-shaped prediction.
+
+  Conditions and compute type are attributes of `Conditioned`.
 
   Attributes:
     width: channels of the first level ("base channels").
@@ -54,21 +53,6 @@ class UNet(nn.Module):
       without attention over space, which costs much more there.
     temporal_convolutions: convolutions over three frames after each residual
       block, those of resampling too; 0 is VDM.
-    embedding_dim: width of the conditioning embedding.
-    embedding_layers: layers of its MLP.
-    noise_level: how the network is told it, see `embeddings.position`; 'linear'
-      and 'cosine' are for networks of other libraries, see `foreign`.
-    classes: sizes of the attributes that make up `label`, see
-      `ConditionEmbedding`; () for none.
-    text_dim: width of the text encoder's tokens; 0 for no text.
-    clip_text_dim: width of those of a second encoder beside it, see
-      `conditions`; 0 for none.
-    visual_dim: width of the visual embeddings; 0 for none.
-    visual: how these enter: 'pool' adds them to the conditioning embedding,
-      'cross' also makes four tokens of each to attend to (DALL-E 2).
-    text: how tokens enter: 'pool' into the conditioning embedding (VDM), or
-      'cross', attention from the pixels after each spatial attention.
-    null_text: what stands for no caption: a token that is 'learned', or zeros.
     feed_forward: channels of a perceptron behind the attention to tokens, over
       those of the pixels, as in a transformer; 0 for none.
     resample: 'conv' or 'block', see above.
@@ -80,7 +64,6 @@ class UNet(nn.Module):
     out_channels: channels of the prediction.
     remat: recompute each stage's activations in the backward pass, which
       trades a third more compute for most of the memory.
-    dtype: compute type, e.g. bfloat16; parameters are float32.
   """
 
   width: int = 256
@@ -91,32 +74,16 @@ class UNet(nn.Module):
   temporal: bool = True
   temporal_resolutions: tuple[int, ...] = ()
   temporal_convolutions: int = 0
-  embedding_dim: int = 1024
-  embedding_layers: int = 4
-  noise_level: NoiseLevel = 'logsnr'
-  classes: tuple[int, ...] = ()
-  text_dim: int = 0
-  clip_text_dim: int = 0
-  visual_dim: int = 0
-  text: Literal['pool', 'cross'] = 'pool'
-  null_text: Null = 'learned'
   feed_forward: int = 0
-  visual: Literal['pool', 'cross'] = 'pool'
   resample: Literal['conv', 'block'] = 'conv'
   dropout: float = 0.0
   patch: int = 1
   out_channels: int = 3
   remat: bool = False
-  dtype: DTypeLike = jnp.float32
-
-  @property
-  def num_classes(self) -> int:
-    """Number of classes of `label`; 0 for an unconditional network."""
-    return count(self.classes)
 
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
-    check_conditions(self)
+    self.check_conditions()
     factor = self.patch * 2 ** (len(self.multipliers) - 1)
     if height % factor or width % factor:
       raise ValueError(
