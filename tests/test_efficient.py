@@ -107,6 +107,24 @@ def test_layers_are_where_frames_are_small():
     assert shapes[f'larger_{number}']['kernel'].shape[-2:] == (after, before)
 
 
+def test_it_starts_as_a_network_of_its_first_level():
+  """Or else what smaller frames add at random hides z's detail for long."""
+  start = dict(
+    jax.jit(lambda key: TINY.init(key, Z, LOGSNR, **given()))(
+      jax.random.key(0)
+    )['params']
+  )
+  start['out'] = VARIABLES['params']['out']  # it starts at zero
+  smaller = ('smaller_1', 'down_1', 'up_1')
+  other = start | {name: VARIABLES['params'][name] for name in smaller}
+  first, second, third = (
+    jax.jit(lambda p: TINY.apply({'params': p}, Z, LOGSNR, **given()))(params)
+    for params in (start, other, start | {'in': VARIABLES['params']['in']})
+  )
+  np.testing.assert_array_equal(first, second)
+  assert np.abs(first - third).max() > 1e-3
+
+
 def test_recomputation_changes_nothing_and_gradients_reach_all():
   def loss(params, network):
     output = network.apply({'params': params}, Z, LOGSNR, **given())

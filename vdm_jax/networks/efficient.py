@@ -5,12 +5,16 @@
            block_multipliers residual blocks
     up     at each level: plus the activation of the way down / sqrt(2);
            up_blocks x block_multipliers residual blocks; then a 3x3 convolution
-           and only then a doubling
+           that starts at zero, and only then a doubling
     out    norm, SiLU, 3x3 convolution that starts at zero
 
 A level is "an efficient block": after its residual blocks come attention over
 space and to tokens, once, at the resolutions that ask for it, and one 3x1x1
 convolution, which alone mixes frames (PYoCo, Appendix A.1 (4)).
+
+What comes up from a level is added to the way down, not put beside it, so it
+starts at zero, as residual branches do (not in the papers): features of random
+weights would hide z's detail from the layers above for hundreds of steps.
 
 Source: Imagen (Saharia et al. 2022), Appendix F.1 and Figure A.30; PYoCo,
 Tables L and M.
@@ -188,6 +192,7 @@ class EfficientUNet(Conditioned):
       return Conv(features, dtype=self.dtype, name=name, **options)
 
     x = conv(self.width, 'in')(z.astype(self.dtype))
+    zeros = nn.initializers.zeros
     skips = []
     last = len(channels) - 1
     for number in range(last + 1):
@@ -200,9 +205,9 @@ class EfficientUNet(Conditioned):
       x = skip if number == last else x + skip / math.sqrt(2)
       x = level(x, number, 'up', self.up_blocks)
       if number:
-        x = conv(channels[number - 1], f'larger_{number}')(x)
+        name = f'larger_{number}'
+        x = conv(channels[number - 1], name, kernel_init=zeros)(x)
         x = nearest_upsample(x)
     x = jax.nn.silu(GroupNorm(dtype=self.dtype, name='out_norm')(x))
-    zeros = nn.initializers.zeros
     x = conv(self.out_channels, 'out', kernel_init=zeros)(x)
     return x.astype(jnp.float32)
