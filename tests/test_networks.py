@@ -340,6 +340,15 @@ def test_both_forms_of_resampling_need_divisible_sides(resample):
   assert num_parameters(network, size=8) > 0
 
 
+def test_a_feed_forward_layer_needs_tokens_to_stand_behind():
+  network = TINY.clone(feed_forward=4)
+  for unused in ({}, {'text_dim': 6}, {'visual_dim': 6, 'visual': 'pool'}):
+    with pytest.raises(ValueError, match="feed_forward=4 .* text='cross'"):
+      network.clone(**unused).check(8, 8)
+  network.clone(text_dim=6, text='cross').check(8, 8)
+  network.clone(visual_dim=6, visual='cross').check(8, 8)
+
+
 def test_pool_and_upsample_by_hand():
   x = jnp.arange(16.0).reshape(1, 1, 4, 4, 1)
   pooled = blocks.average_pool(x)[0, 0, :, :, 0]

@@ -84,6 +84,14 @@ class UNet(Conditioned):
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
     self.check_conditions()
+    text = self.text_dim > 0 and self.text == 'cross'
+    visual = self.visual_dim > 0 and self.visual == 'cross'
+    if self.feed_forward and not (text or visual):
+      raise ValueError(
+        f'feed_forward={self.feed_forward} is of layers behind the attention '
+        "to tokens, and there are none: give text_dim and text='cross', or "
+        'feed_forward=0.'
+      )
     factor = self.patch * 2 ** (len(self.multipliers) - 1)
     if height % factor or width % factor:
       raise ValueError(
