@@ -207,7 +207,8 @@ def efficiently(config: ConfigDict) -> None:
   )
   # Of what a small frame leaves open most is decided in little noise.
   config.system.schedule.mean = -1.2
-  config.train.update(num_steps=1000, batch_size=2)
+  config.optimizer.learning_rate = 2e-3
+  config.train.update(num_steps=1500, batch_size=2)
 
 
 def by_action(config: ConfigDict) -> None:
