@@ -67,6 +67,7 @@ setuptools.setup(
     'bench': _BENCH,
     'text': _TEXT,
     'tfds': _TFDS,
+    'tpu': ['libtpu>=0.0.40'],  # compiles plans; a TPU has its own
     'parity': _PARITY,
     'test': _TEST,
     'dev': [

@@ -28,7 +28,8 @@ def forget_flags():
 def command(workdir, *arguments):
   """Runs `python -m vdm_jax.main --workdir=... arguments` in this process."""
   forget_flags()
-  argv = ['main', f'--workdir={workdir}', *arguments]
+  where = [f'--workdir={workdir}'] if workdir else []
+  argv = ['main', *where, *arguments]
   with mock.patch.object(sys, 'argv', argv):  # ml_collections reads it
     main.main(main.parse_flags(argv))
 

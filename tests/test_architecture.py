@@ -31,8 +31,10 @@ RANK = {
   'evaluation': 5,
   'results': 6,
   'fidelity': 7,
+  'planning': 6,
   'tasks': 7,
   'commands': 8,
+  'process': 0,
   'main': 9,
 }
 

@@ -18,6 +18,8 @@ from vdm_jax.errors import clear_errors
 from vdm_jax.loading import to_start_from
 from vdm_jax.metrics.report import table
 from vdm_jax.model import Model
+from vdm_jax.planning.chips import Topology
+from vdm_jax.planning.report import plan as planned
 from vdm_jax.results import (
   coarse_clips,
   finish,
@@ -93,6 +95,21 @@ def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:
       return
     done = job.build(config).encode(workdir)
   print('\n'.join(done))
+
+
+def plan(
+  config: dict[str, Any] | None, *, topology: str | None, compiled: str
+) -> None:
+  """Says what a job would take of a TPU topology; writes and runs nothing."""
+  with clear_errors():
+    config = _given(config, 'plan')
+    if topology is None:
+      raise ValueError(
+        '--mode=plan needs --topology, the chips to plan for, e.g. v4:4x4x8.'
+      )
+    chips = Topology.parse(topology)
+    cache = pathlib.Path('~/.cache/vdm_jax/plan').expanduser()
+    print(planned(config, chips, compiled=compiled, cache=cache))
 
 
 def unpack(workdir: pathlib.Path, *, archive: str | None) -> None:

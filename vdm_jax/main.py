@@ -8,6 +8,7 @@
   python -m vdm_jax.main --mode=encode --config=FILE --workdir=DIR
   python -m vdm_jax.main --mode=pack --config=FILE --workdir=DIR
   python -m vdm_jax.main --mode=unpack --archive=FILE --workdir=DIR
+  python -m vdm_jax.main --mode=plan --config=FILE --topology=v4:4x4x8
 
 Any field of a config can be set: --config.train.batch_size=32.  Training goes
 on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
@@ -15,12 +16,10 @@ on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
 
 import functools
 import logging
-import os
 import pathlib
 import sys
 from typing import Any
 
-import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -29,6 +28,8 @@ from vdm_jax.config import ConfigError
 from vdm_jax.data.codecs import CODECS
 from vdm_jax.errors import UserError
 from vdm_jax.loading import load
+from vdm_jax.planning.report import COMPILE
+from vdm_jax.process import set_up
 from vdm_jax.training.checkpoint import CheckpointError
 from vdm_jax.training.report import NonFiniteError
 
@@ -47,6 +48,7 @@ _OF_MODE = {  # the flags that a mode reads, beside those that all do
   'encode': {'config'},
   'pack': {'config', 'codec', 'clips'},
   'unpack': {'archive'},
+  'plan': {'config', 'topology', 'compile'},
 }
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.')
@@ -127,6 +129,16 @@ _NUM_REAL = flags.DEFINE_integer(
 _ARCHIVE = flags.DEFINE_string('archive', None, 'Zip or tar file to unpack.')
 _CODEC = flags.DEFINE_enum('codec', 'jpeg', list(CODECS), 'Of packed clips.')
 _CLIPS = flags.DEFINE_integer('clips', 1, 'Clips packed of each video.')
+_TOPOLOGY = flags.DEFINE_string(
+  'topology', None, 'Chips to plan for: v4, v5e, v5p or v6e, e.g. v4:4x4x8.'
+)
+_COMPILE = flags.DEFINE_enum(
+  'compile',
+  'nothing',
+  list(COMPILE),
+  'What a plan asks the TPU compiler: each distinct block (minutes) or the '
+  'whole step (an hour).',
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   'distributed',
   False,
@@ -138,7 +150,6 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_HOSTS = flags.DEFINE_integer('num_hosts', None, 'Hosts of the job.')
 _HOST = flags.DEFINE_integer('host', None, 'Which one this is, from 0.')
-flags.mark_flag_as_required('workdir')
 
 
 def _sample_options(num: int) -> dict[str, Any]:
@@ -188,7 +199,12 @@ def _loader(workdirs: list[str]) -> functools.partial:
 
 
 def _check_flags(mode: str) -> None:
-  """Raises UserError for a flag that the mode would not read."""
+  """Raises UserError for a flag that the mode would not read, or needs."""
+  if mode == 'plan':
+    if _WORKDIR.present:
+      raise UserError('--mode=plan writes nothing: leave --workdir out.')
+  elif not _WORKDIR.value:
+    raise UserError(f'--mode={mode} needs --workdir, the folder of the run.')
   for name in sorted(set().union(*_OF_MODE.values()) - _OF_MODE[mode]):
     if flags.FLAGS[name].present:
       others = [other for other, names in _OF_MODE.items() if name in names]
@@ -212,6 +228,9 @@ def _command(mode: str) -> functools.partial:
       commands.pack, config, codec=_CODEC.value, clips_per_video=_CLIPS.value
     ),
     'unpack': functools.partial(commands.unpack, archive=_ARCHIVE.value),
+    'plan': functools.partial(
+      commands.plan, config, topology=_TOPOLOGY.value, compiled=_COMPILE.value
+    ),
     'sample': functools.partial(commands.sample, options=options, **trained),
     'cascade': functools.partial(
       commands.cascade,
@@ -240,30 +259,22 @@ def _command(mode: str) -> functools.partial:
   )
 
 
-def _set_up_jax() -> None:
-  """Settings of the process that are nobody else's business."""
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize(
-      coordinator_address=_COORDINATOR.value,
-      num_processes=_NUM_HOSTS.value,
-      process_id=_HOST.value,
-    )
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    cache = pathlib.Path('~/.cache/vdm_jax/compilation').expanduser()
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-
-
 def main(argv: list[str]) -> None:
   """Runs the mode that the flags ask for."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   logging.getLogger().setLevel(logging.INFO)
   logging.getLogger('jax').setLevel(logging.WARNING)
-  _set_up_jax()
-  workdir = pathlib.Path(_WORKDIR.value or '.')  # a required flag
+  set_up(
+    distributed=_DISTRIBUTED.value,
+    coordinator=_COORDINATOR.value,
+    num_hosts=_NUM_HOSTS.value,
+    host=_HOST.value,
+  )
   try:
     _check_flags(_MODE.value)
-    _command(_MODE.value)(workdir=workdir)
+    where = {'workdir': pathlib.Path(_WORKDIR.value)} if _WORKDIR.value else {}
+    _command(_MODE.value)(**where)
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)

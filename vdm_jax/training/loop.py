@@ -34,7 +34,7 @@ from vdm_jax.training.interrupt import Interrupt
 from vdm_jax.training.optimizer import Adam
 from vdm_jax.training.report import Report
 from vdm_jax.training.state import TrainState
-from vdm_jax.training.step import make_step
+from vdm_jax.training.step import jitted, make_step
 from vdm_jax.training.transfer import transfer
 from vdm_jax.training.writers import MetricWriter
 
@@ -187,7 +187,7 @@ def train(
       state, first = restored.state, restored.step
       check_same_data(restored.metadata, source.fingerprint())
       logging.info('Going on from step %d.', first)
-    step = jax.jit(
+    step = jitted(
       make_step(
         system,
         transformation,
@@ -195,8 +195,7 @@ def train(
         decay=settings.ema_decay,
         accumulate=settings.accumulate,
       ),
-      donate_argnums=0,
-      out_shardings=(jax.tree.map(lambda a: a.sharding, abstract), None),
+      abstract,
     )
     data = Pipeline(
       source,

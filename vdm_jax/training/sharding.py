@@ -11,13 +11,21 @@ them beyond rounding.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 BATCH_AXES = ('data', 'fsdp')
+AnyMesh = Mesh | AbstractMesh
 
 # Smaller arrays cost more to gather than to keep.
 _MIN_SHARDED_SIZE = 2**12
@@ -37,13 +45,12 @@ class MeshShape:
   fsdp: int = 1
   model: int = 1
 
-  def build(self) -> Mesh:
-    """Returns the mesh over all devices.
+  def sizes(self, devices: int) -> tuple[int, int, int]:
+    """Returns the sizes of data, fsdp and model over so many devices.
 
     Raises:
-      ValueError: if the axes do not multiply to the number of devices.
+      ValueError: if they do not multiply to that number.
     """
-    devices = jax.device_count()
     inner = self.fsdp * self.model
     data = devices // inner if self.data == -1 and inner > 0 else self.data
     if min(data, self.fsdp, self.model) < 1 or data * inner != devices:
@@ -52,15 +59,20 @@ class MeshShape:
         f'model={self.model}, but there are {devices} devices: the three '
         'must multiply to that number (data=-1 takes what is left).'
       )
+    return data, self.fsdp, self.model
+
+  def build(self, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh over devices, by default all; raises as `sizes`."""
     return jax.make_mesh(
-      (data, self.fsdp, self.model),
+      self.sizes(len(devices) if devices else jax.device_count()),
       (*BATCH_AXES, 'model'),
       axis_types=(AxisType.Auto,) * 3,
+      devices=devices,
     )
 
 
 def check_batch(
-  mesh: Mesh, batch_size: int, section: str, accumulate: int = 1
+  mesh: AnyMesh, batch_size: int, section: str, accumulate: int = 1
 ) -> None:
   """Raises ValueError unless a batch cuts evenly over the mesh."""
   shards = mesh.shape['data'] * mesh.shape['fsdp']
@@ -78,7 +90,7 @@ def rounded_up(mesh: Mesh, batch_size: int) -> int:
   return -(-batch_size // shards) * shards
 
 
-def parameter_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def parameter_spec(shape: tuple[int, ...], mesh: AnyMesh) -> PartitionSpec:
   """Returns how an array of the train state is shared out.
 
   The last axis, output channels, goes to `model`; of what is left the largest

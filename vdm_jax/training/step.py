@@ -103,3 +103,14 @@ def make_step(
     return state, metrics
 
   return step
+
+
+def jitted(step: StepFn, state: TrainState) -> Any:
+  """Returns the step, to be compiled: it takes over the state's memory.
+
+  Args:
+    step: the step function.
+    state: what it is given, or its shapes and shardings.
+  """
+  shardings = jax.tree.map(lambda a: a.sharding, state)
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
