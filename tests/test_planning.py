@@ -43,9 +43,16 @@ def config(name='moving_shapes', variant='', **changes):
   return changed(get_config(variant).to_dict(), names)
 
 
+SMALL = {  # few layers to trace
+  'network__width': 32,
+  'network__multipliers': (1,),
+  'network__attention_resolutions': (),
+  'train__batch_size': 8,
+}
+
+
 def workload(chips=1, **changes):
-  changes = {'network__width': 32, 'train__batch_size': 8, **changes}
-  return Workload(build(config(**changes)), chips)
+  return Workload(build(config(**(SMALL | changes))), chips)
 
 
 # --- a program ----------------------------------------------------------------
@@ -252,7 +259,7 @@ def test_micro_batches_and_recomputation_trade_memory_for_work():
 
 
 def test_the_advice_fits_and_changes_no_more_than_it_must():
-  made = config(network__width=32, train__batch_size=4)
+  made = config(**(SMALL | {'train__batch_size': 4}))
   loads = [
     Workload(build(changed(made, {'mesh.fsdp': n})), 4) for n in (1, 2, 4)
   ]

@@ -1,10 +1,11 @@
-"""How long a program takes at least, by what the chip can do.
+"""How long a program takes, by what the chip can do.
 
     time of a kernel = max(work / peak, traffic / bandwidth)
 
 Work is that of the products, with what a matrix unit of tile x tile wastes:
 output channels are rounded up to whole tiles, and fewer input channels than a
-tile count as one.  Traffic is what a kernel reads and writes.
+tile count as one.  Traffic is what a kernel reads and writes.  A compiler may
+fuse more than `program` assumes, and do with less traffic.
 """
 
 import dataclasses
