@@ -10,6 +10,7 @@ out, and so are the embedding of conditions and the loss.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Callable
@@ -120,8 +121,10 @@ def seconds(load: Workload, topology: Topology, cache: pathlib.Path) -> float:
     ValueError: without the TPU compiler.
   """
   place = SingleDeviceSharding(compiler.devices(topology)[0])
-  total = 0.0
-  for block, count in distinct(load).items():
+  found, total = distinct(load), 0.0
+  for number, (block, count) in enumerate(found.items(), 1):
+    what = type(block.module).__name__
+    logging.info('Block %d of %d: %s.', number, len(found), what)
     function, shapes = block.step()
     placed = jax.tree.map(
       lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes

@@ -10,7 +10,6 @@ from vdm_jax.planning.chips import Topology
 from vdm_jax.planning.estimate import Estimate, Micro
 from vdm_jax.planning.workload import Workload
 
-_GIB = 2**30
 COMPILE = ('nothing', 'blocks', 'step')
 
 
@@ -48,9 +47,8 @@ def plan(
     found = compiler.step(load, topology)
     lines += [
       _asked('the whole step', found.seconds, estimate, job),
-      f'  {found.memory / _GIB:.2f} GiB of a chip: '
-      f'{found.arguments / _GIB:.2f} given, {found.temporary / _GIB:.2f} '
-      'temporary',
+      f'  {_size(found.memory)} of a chip: {_size(found.arguments)} given, '
+      f'{_size(found.temporary)} temporary',
     ]
   return '\n'.join(lines)
 
@@ -71,28 +69,45 @@ def _heading(load: Workload, topology: Topology) -> list[str]:
 
 def _described(found: Estimate, job: Job) -> list[str]:
   """Memory and time."""
-  chip = found.topology.chip
+  parts = ('state', 'gradients', 'activations')
+  sizes = ', '.join(f'{part} {_size(getattr(found, part))}' for part in parts)
   verdict = 'fits' if found.fits else 'DOES NOT FIT'
   return [
-    f'memory       {found.memory / _GIB:.1f} of {chip.memory / _GIB:.1f} GiB, '
-    f'{verdict}: state {found.state / _GIB:.1f}, gradients '
-    f'{found.gradients / _GIB:.1f}, activations {found.activations / _GIB:.1f}',
-    f'work         {found.flops / 1e12:.1f} TFLOP a step and chip, '
+    f'memory       {_size(found.memory)} of '
+    f'{_size(found.topology.chip.memory)}, {verdict}: {sizes}',
+    f'work         {found.flops / 1e12:.3g} TFLOP a step and chip, '
     f"{found.flops / found.model_flops:.2f} times the model's own",
     f'a step       {_paced(found.seconds, found, job)}',
-    f'             (roofline: compute {1e3 * found.compute:.0f} ms, links '
-    f'{1e3 * found.links:.0f} ms, side by side)',
+    f'             (roofline: compute {_time(found.compute)}, links '
+    f'{_time(found.links)}, side by side)',
   ]
 
 
 def _paced(seconds: float, found: Estimate, job: Job) -> str:
-  """A time, as a share of the peak and in days."""
+  """A time, as a share of the peak and of a whole run."""
   share = found.model_flops / seconds / found.topology.chip.peak
-  days = seconds * job.train.num_steps / 86400
+  steps = job.train.num_steps
   return (
-    f'{1e3 * seconds:.0f} ms, {share:.0%} of peak; {job.train.num_steps:,} '
-    f'steps take {days:.2g} days'
+    f'{_time(seconds)}, {share:.0%} of peak; {steps:,} steps take '
+    f'{_time(seconds * steps)}'
   )
+
+
+def _size(number: float) -> str:
+  """Bytes, for people."""
+  for unit, name in ((2**30, 'GiB'), (2**20, 'MiB')):
+    if number >= 0.1 * unit:
+      return f'{number / unit:.1f} {name}'
+  return f'{number / 2**10:.1f} KiB'
+
+
+def _time(seconds: float) -> str:
+  """Seconds, for people."""
+  units = ((86400, 'days'), (3600, 'hours'), (60, 'minutes'), (1, 's'))
+  for unit, name in units:
+    if seconds >= unit:
+      return f'{seconds / unit:.1f} {name}'
+  return f'{1e3 * seconds:.3g} ms'
 
 
 def _asked(what: str, seconds: float, found: Estimate, job: Job) -> str:
@@ -112,5 +127,5 @@ def _advised(config: Mapping[str, Any], topology: Topology, job: Job) -> str:
   flags = ' '.join(f'--config.{name}={value}' for name, value in change.items())
   return (
     f'cheapest that fits: {flags}\n             '
-    f'{found.memory / _GIB:.1f} GiB; {_paced(found.seconds, found, job)}'
+    f'{_size(found.memory)}; {_paced(found.seconds, found, job)}'
   )
