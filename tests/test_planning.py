@@ -16,6 +16,7 @@ from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.job import build
 from vdm_jax.networks.convolution import conv2d
 from vdm_jax.networks.materialization import materialize
+from vdm_jax.planning import blocks, compiler
 from vdm_jax.planning.advice import changed, cheapest
 from vdm_jax.planning.blocks import distinct
 from vdm_jax.planning.chips import CHIPS, Topology
@@ -346,3 +347,20 @@ def test_the_peak_is_what_the_matrix_units_can_do():
     units = chip.peak / (2 * chip.tile**2 * chip.clock)
     assert units == pytest.approx(round(units), rel=1e-2)
     assert round(units) in (4, 8)
+
+
+@pytest.mark.slow
+def test_the_compiler_is_asked_once_for_each_block(tmp_path, monkeypatch):
+  """And what it says of memory is near the plan's; times need real sizes."""
+  pytest.importorskip('libtpu')
+  topology = Topology.parse('v5e:2x2')
+  load = Workload(build(config(**(SMALL | {'optimizer__name': 'adam'}))), 4)
+  planned = Estimate.of(load, topology, Micro.of(load, topology.chip))
+  step = compiler.step(load, topology)
+  beside = planned.gradients + planned.activations
+  assert 0.5 < step.temporary / beside < 2
+  assert step.arguments >= planned.state  # small arrays fill whole tiles
+  first = blocks.seconds(load, topology, tmp_path)
+  assert 0.2 < first / step.seconds < 2
+  monkeypatch.setattr(compiler.Compiled, 'of', None)  # not asked again
+  assert blocks.seconds(load, topology, tmp_path) == first
