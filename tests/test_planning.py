@@ -149,6 +149,9 @@ def test_what_is_alive_is_what_is_still_read():
   # A product, and what the next one reads of it.
   assert Program.trace(chain, x, w).alive() <= 2 * size + 8
   assert 6 * size <= Program.trace(kept, x, w).alive() <= 7 * size + 64
+  # Of outputs only a chip's share counts.
+  product = Program.trace(lambda x, w: x @ w, x, w)
+  assert (product.alive(), product.alive(0.25)) == (size, size / 4)
   # Elementwise work is stored nowhere: four bytes of the sum.
   fused = Program.trace(lambda x: jnp.sum(jnp.tanh(x * 2) + x), x)
   assert fused.alive() <= 8

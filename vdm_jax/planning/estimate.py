@@ -17,6 +17,7 @@ import dataclasses
 from typing import Self
 
 from vdm_jax.planning.chips import Chip, Topology
+from vdm_jax.planning.program import Program
 from vdm_jax.planning.roofline import Cost, cost
 from vdm_jax.planning.workload import Workload
 
@@ -28,19 +29,19 @@ class Micro:
   Attributes:
     cost: of all of it.
     forward: operations of the loss alone.
-    alive: bytes alive at once, at most, gradients too.
+    program: what is alive in it.
   """
 
   cost: Cost
   forward: float
-  alive: int
+  program: Program
 
   @classmethod
   def of(cls, load: Workload, chip: Chip) -> Self:
     """Traces it; for a large network that takes seconds."""
     program = load.gradient()
     forward = cost(load.forward(), chip).flops
-    return cls(cost(program, chip), forward, program.alive())
+    return cls(cost(program, chip), forward, program)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Estimate:
     parameters: numbers that are trained.
     state: bytes of the train state on a chip.
     gradients: bytes of its gradients.
-    activations: bytes alive beside these, at most.
+    activations: bytes alive beside these, where most is alive.
     compute: seconds of its kernels.
     links: seconds of what it sends.
     model_flops: operations of a step that the model cannot do without.
@@ -88,7 +89,7 @@ class Estimate:
       parameters=load.parameters,
       state=state,
       gradients=own * (2 if repeats > 1 else 1),
-      activations=max(micro.alive - full, 0),
+      activations=max(micro.program.alive(own / full) - own, 0),
       compute=micro.cost.seconds * repeats + update,
       # A ring along each axis, in both directions.
       links=sent / (2 * chip.axes * chip.link),

@@ -126,11 +126,12 @@ class Program:
     used = _used(flat.equations, outputs)
     return cls(inputs, outputs, tuple(_fused(inputs, used, outputs)))
 
-  def alive(self) -> int:
+  def alive(self, share: float = 1.0) -> int:
     """Returns the bytes of the most stored values that are alive at once.
 
-    Inputs do not count: they are there before.  Outputs do.
+    Inputs do not count: they are there before.  Of outputs a share does.
     """
+    kept = dict.fromkeys(self.outputs, share)
     last = dict.fromkeys(self.outputs, len(self.kernels))
     for place, kernel in enumerate(self.kernels):
       last |= {v: max(place, last.get(v, 0)) for v in kernel.reads}
@@ -141,8 +142,9 @@ class Program:
       for value in kernel.writes:
         if value not in there:
           there.add(value)
-          alive += value.size
-          freed[last.get(value, place)] += value.size
+          size = round(kept.get(value, 1.0) * value.size)
+          alive += size
+          freed[last.get(value, place)] += size
       body = kernel.equation.body if kernel.equation else None
       most = max(most, alive + (body.alive() if body else 0))
       alive -= freed.pop(place, 0)
