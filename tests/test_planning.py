@@ -84,6 +84,19 @@ def test_a_gradient_is_the_product_twice_more(stride):
   assert flops(gradient, x, kernel) == 3 * flops(loss, x, kernel)
 
 
+def test_the_gradient_of_a_kernel_fills_the_matrix_unit_with_pixels():
+  """However few frames there are: it is a product over all pixels."""
+
+  def loss(x, kernel):
+    return conv2d(x, kernel).sum()
+
+  x = array(1, 64, 64, 1024, dtype=jnp.bfloat16)
+  kernel = array(3, 3, 1024, 1024, dtype=jnp.bfloat16)
+  by_kernel = Program.trace(jax.grad(loss, 1), x, kernel)
+  found = cost(by_kernel, V4)
+  assert found.seconds == pytest.approx(found.flops / V4.peak, rel=0.1)
+
+
 def test_loops_repeat_and_what_no_result_needs_is_left_out():
   a = array(4, 4)
   once = 2 * 4**3

@@ -79,6 +79,8 @@ def _product(equation: Equation | None, tile: int) -> tuple[float, float]:
     spec = params['dimension_numbers'].rhs_spec
     inner, columns = kernel[spec[1]], kernel[spec[0]]
     per_output = math.prod(kernel) / columns
+    if per_output > 9 * inner:  # a kernel's gradient: a sum over all pixels
+      inner = int(per_output)
     flops = 2.0 * math.prod(out) * per_output
     # Zeros between the numbers of a strided convolution's gradient.
     flops /= math.prod(params['lhs_dilation'])
