@@ -275,15 +275,14 @@ def test_micro_batches_and_recomputation_trade_memory_for_work():
   assert 1.2 < remat.flops / plain.flops <= 4 / 3
 
 
-def test_the_advice_fits_and_changes_no_more_than_it_must():
+def test_the_advice_fits_and_is_among_the_fastest():
   made = config(**(SMALL | {'train__batch_size': 4}))
   loads = [
     Workload(build(changed(made, {'mesh.fsdp': n})), 4) for n in (1, 2, 4)
   ]
   micro = Micro.of(loads[0], V4)
-  sizes = [
-    Estimate.of(load, Topology(V4, (2, 2, 1)), micro).memory for load in loads
-  ]
+  found = [Estimate.of(load, Topology(V4, (2, 2, 1)), micro) for load in loads]
+  sizes = [estimate.memory for estimate in found]
   assert sizes == sorted(sizes, reverse=True)
 
   def advised(memory):
@@ -291,8 +290,8 @@ def test_the_advice_fits_and_changes_no_more_than_it_must():
     return cheapest(made, Topology(chip, (2, 2, 1)))
 
   change, estimate = advised(sizes[0])
-  assert change == {}
-  assert estimate.memory == sizes[0]
+  assert estimate.memory <= sizes[0]
+  assert estimate.seconds <= 1.05 * found[0].seconds  # which fits as well
   for memory in (sizes[0] - 1, sizes[2] - 1):
     change, estimate = advised(memory)
     assert change
