@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import topologies
 
 from tests.command_line import SHAPES, command, fails
 from vdm_jax.data.pipeline import Pipeline
@@ -18,9 +19,7 @@ from vdm_jax.networks.convolution import conv2d
 from vdm_jax.networks.materialization import materialize
 from vdm_jax.planning import blocks, compiler
 from vdm_jax.planning.advice import changed, cheapest
-from vdm_jax.planning.blocks import distinct
 from vdm_jax.planning.chips import CHIPS, Topology
-from vdm_jax.planning.compiler import cycles
 from vdm_jax.planning.estimate import Estimate, Micro
 from vdm_jax.planning.program import Program
 from vdm_jax.planning.roofline import cost
@@ -247,7 +246,7 @@ def test_blocks_have_every_parameter_once(variant):
   """But for the prior of VideoFusion, which is no U-Net."""
   load = Workload(build(config(variant=variant)), 1)
   found = 0
-  for block, count in distinct(load).items():
+  for block, count in blocks.distinct(load).items():
     (params, _, _) = block.step()[1]
     found += count * sum(a.size for a in jax.tree.leaves(params))
   parts = load.state.params
@@ -320,7 +319,7 @@ ENTRY %main.2 (p: f32[4]) -> f32[4] {
   %w = (s32[], f32[4]) while(%t), condition=%condition.1, body=%body.1
 }
 """
-  assert cycles(text) == 7 + 5 * 30
+  assert compiler.cycles(text) == 7 + 5 * 30
 
 
 @pytest.mark.parametrize(
@@ -362,6 +361,19 @@ def test_the_peak_is_what_the_matrix_units_can_do():
     units = chip.peak / (2 * chip.tile**2 * chip.clock)
     assert units == pytest.approx(round(units), rel=1e-2)
     assert round(units) in (4, 8)
+
+
+def test_without_the_compiler_a_plan_says_what_to_install(capsys, monkeypatch):
+  def absent(**options):
+    raise NotImplementedError('no TPU support')
+
+  monkeypatch.setattr(topologies, 'get_topology_desc', absent)
+  asked = '--mode=plan', SHAPES, '--config.train.batch_size=8'
+  for what in ('blocks', 'step'):
+    options = '--topology=v5e:2x2', f'--compile={what}'
+    said = fails(capsys, None, *asked, *options)
+    assert 'for v5e:2x2, and it said: no TPU support' in said
+    assert 'pip install "vdm_jax[tpu]"' in said
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@
     model     3 x the operations of one forward pass, which a step cannot do
               without; the share of the peak that they are is the utilisation
 
-These are bounds and shapes, not a compiler's word: `compiler` asks it.
+Work that a `model` axis shares out is counted in full, and so are activations.
+This is an estimate, not the compiler's word: `compiler` asks it.
 """
 
 import dataclasses
@@ -112,7 +113,6 @@ class Estimate:
     """Of a step."""
     return max(self.compute, self.links)
 
-  @property
-  def utilisation(self) -> float:
-    """Share of the chip's peak that the model's own operations are."""
-    return self.model_flops / self.seconds / self.topology.chip.peak
+  def utilisation(self, seconds: float) -> float:
+    """Returns the share of the peak that the model uses in such a step."""
+    return self.model_flops / seconds / self.topology.chip.peak

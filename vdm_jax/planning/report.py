@@ -85,11 +85,10 @@ def _described(found: Estimate, job: Job) -> list[str]:
 
 def _paced(seconds: float, found: Estimate, job: Job) -> str:
   """A time, as a share of the peak and of a whole run."""
-  share = found.model_flops / seconds / found.topology.chip.peak
   steps = job.train.num_steps
   return (
-    f'{_time(seconds)}, {share:.0%} of peak; {steps:,} steps take '
-    f'{_time(seconds * steps)}'
+    f'{_time(seconds)}, {found.utilisation(seconds):.0%} of peak; {steps:,} '
+    f'steps take {_time(seconds * steps)}'
   )
 
 

@@ -22,23 +22,20 @@ class Cost:
 
   Attributes:
     flops: floating-point operations of its products, waste left out.
-    traffic: bytes that it reads and writes.
     seconds: by the roofline.
   """
 
   flops: float = 0.0
-  traffic: float = 0.0
   seconds: float = 0.0
 
   def __add__(self, other: Self) -> 'Cost':
     return Cost(
       self.flops + other.flops,
-      self.traffic + other.traffic,
       self.seconds + other.seconds,
     )
 
   def __mul__(self, times: float) -> 'Cost':
-    return Cost(times * self.flops, times * self.traffic, times * self.seconds)
+    return Cost(times * self.flops, times * self.seconds)
 
 
 def cost(program: Program, chip: Chip) -> Cost:
@@ -53,7 +50,7 @@ def _cost(kernel: Kernel, chip: Chip) -> Cost:
   traffic = sum(v.size for v in (*kernel.reads, *kernel.writes))
   flops, filled = _product(equation, chip.tile)
   seconds = max(flops / filled / chip.peak, traffic / chip.bandwidth)
-  return Cost(flops, traffic, seconds)
+  return Cost(flops, seconds)
 
 
 def _product(equation: Equation | None, tile: int) -> tuple[float, float]:
