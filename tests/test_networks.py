@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdm_jax.networks import blocks
-from vdm_jax.networks.attention import TemporalAttention, attend
+from vdm_jax.networks.attention import TemporalAttention
 from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.normalization import GroupNorm, num_groups
 from vdm_jax.networks.unet import UNet
@@ -166,40 +166,6 @@ def test_time_alone_is_attended_to_where_it_is_asked_for():
     **{key: set() for key in ('down_1_0', 'up_1_0', 'up_1_1', 'mid_1')},
     'mid_0': {'spatial', 'temporal'},
   }
-
-
-def naive_attention(q, k, v, bias):
-  """softmax(q k^T / sqrt(d) + bias) v by loops, float64; [n, heads, d]."""
-  q, k, v, bias = (np.asarray(a, np.float64) for a in (q, k, v, bias))
-  out = np.zeros_like(q)
-  for head in range(q.shape[1]):
-    for i in range(len(q)):
-      logits = np.array(
-        [q[i, head] @ k[j, head] + bias[head, i, j] for j in range(len(k))]
-      )
-      weights = np.exp(logits / np.sqrt(q.shape[2]))
-      out[i, head] = (weights / weights.sum()) @ v[:, head]
-  return out
-
-
-def test_attend_is_softmax_attention_with_relative_positions():
-  q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 5, 3, 4))
-  relative = jax.random.normal(jax.random.key(1), (5, 5, 4))
-  out = attend(q, k, v, relative=relative)
-  for row in range(2):
-    bias = np.einsum('ihd,ijd->hij', q[row], relative)
-    np.testing.assert_allclose(
-      out[row], naive_attention(q[row], k[row], v[row], bias), atol=1e-5
-    )
-
-
-def test_attend_looks_only_where_the_mask_allows():
-  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 4, 2, 4))
-  mask = jnp.array([True, True, False, False]).reshape(1, 1, 1, 4)
-  masked = attend(q, k, v, mask=mask)
-  np.testing.assert_allclose(
-    masked, attend(q, k[:, :2], v[:, :2]), rtol=1e-5, atol=1e-6
-  )
 
 
 def test_temporal_attention_knows_order_but_no_absolute_time():

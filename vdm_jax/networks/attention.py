@@ -15,53 +15,20 @@ Every block is residual, x + W_out attention(norm(x)), and starts as the
 identity: W_out is zero.
 """
 
-import math
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
 from jax.typing import DTypeLike
 
-from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.convolution import Conv, conv2d
 from vdm_jax.networks.materialization import materialize
 from vdm_jax.networks.normalization import GroupNorm
-
-
-def attend(
-  q: Array,
-  k: Array,
-  v: Array,
-  *,
-  relative: Array | None = None,
-  mask: Array | None = None,
-) -> Array:
-  """Softmax attention over the third last axis.
-
-  Args:
-    q: queries, [..., n, heads, d].
-    k: keys, [..., m, heads, d].
-    v: values, [..., m, heads, d].
-    relative: [n, m, d], added to the keys that query i sees.
-    mask: broadcastable to [..., heads, n, m], False where a query may not
-      look.
-
-  Returns:
-    [..., n, heads, d].  Logits and softmax are float32.
-  """
-  q = q / math.sqrt(q.shape[-1])
-  logits = jnp.einsum(
-    '...nhd,...mhd->...hnm', q, k, preferred_element_type=jnp.float32
-  )
-  if relative is not None:
-    logits += jnp.einsum(
-      '...nhd,nmd->...hnm', q, relative, preferred_element_type=jnp.float32
-    )
-  if mask is not None:
-    logits = jnp.where(mask, logits, -jnp.inf)
-  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  return jnp.einsum('...hnm,...mhd->...nhd', weights, v)
+from vdm_jax.networks.softmax_attention import (
+  attend,
+  attend_in_frames,
+  attend_over_time,
+)
 
 
 def heads_of(features: int, head_dim: int) -> int:
@@ -76,15 +43,32 @@ def heads_of(features: int, head_dim: int) -> int:
   return heads
 
 
-def _queries_keys_values(
-  x: Array, head_dim: int, layout: str, dtype: DTypeLike
-) -> list[Array]:
-  """Projects [B, F, H, W, C]; `layout` says which axes become a sequence."""
-  features = x.shape[-1]
-  heads = heads_of(features, head_dim)
-  x = GroupNorm(dtype=dtype, name='norm')(x)
-  qkv = Conv(3 * features, 1, dtype=dtype, name='qkv')(x)
-  return [rearrange(a, layout, h=heads) for a in jnp.split(qkv, 3, axis=-1)]
+class Projections(nn.Module):
+  """Queries, keys and values of [B, F, H, W, C], from one kernel.
+
+  Attributes:
+    dtype: compute type.
+  """
+
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, num_frames: int) -> tuple[Array, Array, Array]:
+    """Returns those of the first frames, and the values of all of them."""
+    features = x.shape[-1]
+    init = nn.initializers.lecun_normal()
+    kernel = self.param('kernel', init, (1, 1, features, 3 * features))
+    bias = self.param('bias', nn.initializers.zeros, (3 * features,))
+    bias = bias.reshape(1, 1, 1, 1, -1)
+
+    def projected(x, part):
+      # Cutting the kernel costs less than cutting what comes out.
+      part = slice(part * features, (part + 1) * features)
+      y = conv2d(x, kernel[..., part].astype(self.dtype))
+      return y + bias[..., part].astype(self.dtype)
+
+    asking = x[:, :num_frames]
+    return projected(asking, 0), projected(asking, 1), projected(x, 2)
 
 
 def _output(features: int, dtype: DTypeLike) -> Conv:
@@ -112,11 +96,10 @@ class SpatialAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns x plus its attention, same shape."""
     x = materialize(x)
-    height, features = x.shape[-3], x.shape[-1]
-    q, k, v = _queries_keys_values(
-      x, self.head_dim, 'b f y x (h d) -> b f (y x) h d', self.dtype
-    )
-    out = rearrange(attend(q, k, v), 'b f (y x) h d -> b f y x (h d)', y=height)
+    features = x.shape[-1]
+    y = GroupNorm(dtype=self.dtype, name='norm')(x)
+    q, k, v = Projections(self.dtype, name='qkv')(y, x.shape[1])
+    out = attend_in_frames(q, k, v, heads_of(features, self.head_dim))
     return x + _output(features, self.dtype)(out)
 
 
@@ -139,28 +122,23 @@ class TemporalAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns x plus its attention, same shape."""
     x = materialize(x)
-    height, features = x.shape[-3], x.shape[-1]
-    q, k, v = _queries_keys_values(
-      x, self.head_dim, 'b f y x (h d) -> b (y x) f h d', self.dtype
-    )
+    features = x.shape[-1]
+    num_frames = x.shape[1] - self.num_images
+    y = GroupNorm(dtype=self.dtype, name='norm')(x)
+    q, k, v = Projections(self.dtype, name='qkv')(y, num_frames)
+    width = features // heads_of(features, self.head_dim)
     positions = self.param(
       'positions',
       nn.initializers.normal(0.02),
-      (2 * self.max_distance + 1, q.shape[-1]),
+      (2 * self.max_distance + 1, width),
     )
-    num_frames = x.shape[1] - self.num_images
     frame = jnp.arange(num_frames)
     distance = jnp.clip(
       frame[None] - frame[:, None], -self.max_distance, self.max_distance
     )
     relative = positions[distance + self.max_distance].astype(self.dtype)
-    if not self.num_images:
-      out = attend(q, k, v, relative=relative)
-    else:
-      video = (a[:, :, :num_frames] for a in (q, k, v))
-      images = v[:, :, num_frames:]
-      out = jnp.concatenate([attend(*video, relative=relative), images], 2)
-    out = rearrange(out, 'b (y x) f h d -> b f y x (h d)', y=height)
+    out = attend_over_time(q, k, v[:, :num_frames], relative)
+    out = jnp.concatenate([out, v[:, num_frames:]], 1)
     return x + _output(features, self.dtype)(out)
 
 

@@ -16,8 +16,9 @@ from einops import rearrange
 from jax import Array
 from jax.typing import DTypeLike
 
-from vdm_jax.networks.attention import attend, heads_of
+from vdm_jax.networks.attention import heads_of
 from vdm_jax.networks.embeddings import ConditionEmbedding, count
+from vdm_jax.networks.softmax_attention import attend
 from vdm_jax.networks.text import NullText
 
 

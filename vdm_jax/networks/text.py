@@ -18,7 +18,8 @@ from einops import rearrange
 from jax import Array
 from jax.typing import DTypeLike
 
-from vdm_jax.networks.attention import attend, heads_of
+from vdm_jax.networks.attention import heads_of
+from vdm_jax.networks.softmax_attention import attend
 
 Null = Literal['learned', 'zero']
 
