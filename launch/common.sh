@@ -11,9 +11,9 @@ fail() {
   fail "bash $BASH_VERSION is too old: install bash 4.4 or newer."
 
 dry_run=''
-job=()        # what stands behind --
-: "$job_of"    # the command that takes it, by the script
-command=''    # the one that is given, likewise
+job=()              # what stands behind --
+job_of=${job_of-}   # the command that takes it: the script says it
+command=''          # the command that is given, likewise
 
 # Prints the comment at the top of the script.
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }

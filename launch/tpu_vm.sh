@@ -22,7 +22,7 @@
 #   delete  gives the slice and its disks back
 #
 # Each takes --project=PROJECT too, and --dry-run, which prints the commands
-# and runs none.  An empty slot is what gcloud is configured with.
+# and runs none.
 
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
