@@ -39,18 +39,22 @@ setup() {
   uv pip install --python "$env/bin/python" 'jax[tpu]' -e "${code}[$1]"
 }
 
-# Outlives the connection that starts it.
+# Returns once the job no longer depends on the connection.
 start() {
   idle || fail 'a job runs here already: stop it first, or follow its logs.'
-  rm -f "$state/code"
+  rm -f "$state/code" "$state/pid"
   setsid nohup bash "$code/launch/worker.sh" attend "$@" \
     >>"$state/log" 2>&1 </dev/null &
-  echo "$HOSTNAME: started"
+  for _ in {1..100}; do
+    [[ ! -s $state/pid ]] || { echo "$HOSTNAME: started" && return; }
+    sleep 0.1
+  done
+  fail 'the job has not started within ten seconds: see the log.'
 }
 
 attend() {
   exec 9>"$state/lock"
-  flock --nonblock 9 || fail 'a job runs here already.'
+  flock --timeout 9 9 || fail 'a job runs here already.'
   cd "$code"
   export PATH=$env/bin:$PATH
   bash launch/supervise.sh python -m vdm_jax.main --distributed "$@" &

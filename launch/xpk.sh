@@ -44,16 +44,14 @@ submit() {
   need name cluster image device storage
   need_job
   need_tool xpk 'it by: pip install xpk'
-  # exec, so that xpk's SIGTERM reaches the supervisor.  75 becomes 143: xpk
-  # restarts a job of which a host was killed, and of no code below 127.
+  # exec: xpk's SIGTERM then reaches the job.  xpk itself starts all hosts again
+  # after 127 and more.  Kubernetes takes $$ for $, and $(NAME) for a variable.
   local line
-  line="exec $(quoted bash launch/supervise.sh --stopped=143 \
-    python -m vdm_jax.main --distributed "${job[@]}")"
-  # Kubernetes takes $$ for $, and $(NAME) for a variable's value.
+  line="exec $(quoted python -m vdm_jax.main --distributed "${job[@]}")"
   workload create --tpu-type="$device" --docker-image="$image" \
-    --storage="$storage" --max-restarts="$max_restarts" \
-    --priority="$priority" --termination-grace-period-seconds=600 \
-    --command="${line//\$/\$\$}"
+    --storage="$storage" --priority="$priority" \
+    --max-restarts="$max_restarts" --restart-on-exit-codes=75 \
+    --termination-grace-period-seconds=600 --command="${line//\$/\$\$}"
 }
 
 logs() {
