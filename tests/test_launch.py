@@ -92,7 +92,6 @@ class Clouds:
     for name in TOOLS.split():
       self._put('tools', name).symlink_to(shutil.which(name) or '')
     self.state = path / 'worker' / 'vdm_jax_run'
-    self.clear()
 
   def _put(self, folder, name):
     (self.path / folder).mkdir(exist_ok=True)
@@ -162,9 +161,15 @@ class Clouds:
     raise AssertionError('nothing came')
 
 
+@pytest.fixture(scope='module')
+def stand_ins(tmp_path_factory):
+  return Clouds(tmp_path_factory.mktemp('clouds'))
+
+
 @pytest.fixture
-def clouds(tmp_path):
-  return Clouds(tmp_path)
+def clouds(stand_ins):
+  stand_ins.clear()
+  return stand_ins
 
 
 TPU = '--name=n', '--zone=z'
