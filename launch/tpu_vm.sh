@@ -85,6 +85,7 @@ status() {
   on all 'bash vdm_jax/launch/worker.sh status'
 }
 
+options='' switches=''
 case ${1:-} in
   create) options='accelerator runtime network' switches='spot reserved' ;;
   setup) options='nfs mount extras ref' ;;
@@ -95,7 +96,7 @@ case ${1:-} in
     'or delete; --help shows their options.' ;;
 esac
 command=$1
-parse "name zone project${options:+ $options}" "${switches:-}" "${@:2}"
+parse "name zone project${options:+ $options}" "$switches" "${@:2}"
 need name zone
 need_tool gcloud 'the Google Cloud CLI (https://cloud.google.com/sdk)'
 case $command in
