@@ -39,7 +39,6 @@ submit() {
 
 logs() {
   need id
-  need_tool tail 'coreutils'
   run tail -n 100 -F "$root/vdm_jax-$id.log"
 }
 
