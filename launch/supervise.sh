@@ -56,7 +56,10 @@ while :; do
   say "exit code $code after $lasted s: the same command again."
   sleep "${VDM_JAX_PAUSE:-10}" &
   wait $!
-  [[ ! $told ]] || break
+  [[ ! $told ]] || {
+    kill $! 2>/dev/null  # it holds what this script does, e.g. a lock
+    break
+  }
 done
 say "exit code $code."
 exit "$code"

@@ -69,7 +69,7 @@ read -r code <"$CODES" || code=0
 sed -i 1d "$CODES"
 case $code in
   wait) trap 'exit 75' TERM; printf 'ready\\0\x1e\\0' >>"$NOTES"
-    while :; do sleep 0.02; done ;;
+    for _ in {1..1000}; do sleep 0.02; done ;;
   1[3-9]?) kill -$((code - 128)) $$ ;;
   *) exit "$code" ;;
 esac""",
@@ -180,7 +180,7 @@ NASTY = (
   "--workdir=/mnt/it's a share",
   '--config.network.multipliers=(1, 2)',
   '$HOME ${HOME} $(HOME) $(id) `id` $$ $$$ \\$ !! "q" \\',
-  'two\nlines',
+  'two\nlines $$ $(HOME)',
   '',
   '*',
   '~',
@@ -346,7 +346,9 @@ def test_a_slurm_job_queues_again_where_that_helps(
 def test_stop_saves_and_is_the_end(clouds):
   clouds.set_up()
   clouds.ends_with('wait', 0)
-  started = clouds.launch('tpu_vm.sh', 'run', *TPU, '--', *JOB)
+  started = clouds.launch(
+    'tpu_vm.sh', 'run', *TPU, '--', *JOB, VDM_JAX_PAUSE='60'
+  )
   assert started.returncode == 0, started.stderr
   clouds.until(lambda: clouds.calls('ready'))
   assert 'running' in clouds.launch('tpu_vm.sh', 'status', *TPU).stdout
@@ -361,6 +363,16 @@ def test_stop_saves_and_is_the_end(clouds):
   assert 'stopped, exit code 75' in stopped.stdout
   assert len(clouds.calls('python')) == 1
   assert clouds.run_to_its_end(*JOB) == '0\n'  # goes on
+
+
+def test_stop_between_two_runs_is_the_end(clouds):
+  clouds.set_up()
+  clouds.ends_with(137)
+  clouds.launch('tpu_vm.sh', 'run', *TPU, '--', *JOB, VDM_JAX_PAUSE='60')
+  clouds.until(lambda: 'again' in (clouds.state / 'log').read_text())
+  stopped = clouds.launch('tpu_vm.sh', 'stop', *TPU)
+  assert 'stopped, exit code 137' in stopped.stdout
+  assert len(clouds.calls('python')) == 1
 
 
 def test_a_job_outlives_the_connection(clouds):
