@@ -4,6 +4,7 @@ The stand-ins for gcloud, xpk and SLURM write down how they were called, and
 then do on this machine, with bash, what the real ones would do out there.
 """
 
+import os
 import pathlib
 import re
 import shlex
@@ -68,11 +69,16 @@ while [[ $1 == --* ]]; do shift; done
 read -r code <"$CODES" || code=0
 sed -i 1d "$CODES"
 case $code in
-  wait) trap 'exit 75' TERM; printf 'ready\\0\x1e\\0' >>"$NOTES"
-    for _ in {1..1000}; do sleep 0.02; done ;;
+  wait) left=1000
+    trap 'printf "term\\0\x1e\\0" >>"$NOTES"; left=20' TERM
+    printf 'ready\\0\x1e\\0' >>"$NOTES"
+    while ((left-- > 0)); do sleep 0.02; done
+    exit 75 ;;
   1[3-9]?) kill -$((code - 128)) $$ ;;
   *) exit "$code" ;;
 esac""",
+  # Slow, so that a connection can end before a job has begun.
+  'setsid': 'sleep 0.1; exec "${0%/*/*}/tools/setsid" "$@"',
   'mountpoint': 'false',
   **dict.fromkeys(
     ['mount.nfs', 'sudo', 'uv', 'docker', 'kubectl', 'scontrol', 'scancel'], ''
@@ -126,7 +132,7 @@ class Clouds:
       cwd=self.path,
       capture_output=True,
       text=True,
-      timeout=60,
+      timeout=30,
       start_new_session=True,
     )
 
@@ -359,9 +365,12 @@ def test_stop_saves_and_is_the_end(clouds):
     assert refused.returncode == 2
     assert re.fullmatch(r'error: .*a job runs here.*\n', refused.stderr)
 
+  os.kill(int((clouds.state / 'pid').read_text()), signal.SIGTERM)
+  clouds.until(lambda: clouds.calls('term'))
   stopped = clouds.launch('tpu_vm.sh', 'stop', *TPU)
   assert 'stopped, exit code 75' in stopped.stdout
   assert len(clouds.calls('python')) == 1
+  assert len(clouds.calls('term')) == 1  # a second would end it unsaved
   assert clouds.run_to_its_end(*JOB) == '0\n'  # goes on
 
 
