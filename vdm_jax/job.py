@@ -2,12 +2,11 @@
 
 A workdir belongs to one config, kept there as config.json.  The same command
 goes on where the run stopped; a command with another config is refused, but
-for the fields in `FREE`, which change how long a run is and how it is watched,
-not what is trained.
+for `identity.FREE`, the fields that change how long a run is and how it is
+watched, not what is trained.
 """
 
 import dataclasses
-import fnmatch
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from vdm_jax.conditions import Conditions, Pictures, Texts
-from vdm_jax.config import ConfigError, construct, differences, nearest
+from vdm_jax.config import ConfigError, construct, nearest
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.data.text import ClipTextSettings, TextSettings
@@ -29,6 +28,7 @@ from vdm_jax.systems.registry import (
   build_system,
 )
 from vdm_jax.systems.shares import check_labels
+from vdm_jax.training.identity import changed_fields, identity
 from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
@@ -46,22 +46,6 @@ SECTIONS = (
   'mesh',
   'sample',
   'init',
-)
-FREE = (
-  'train.num_steps',
-  'train.*_every',
-  'train.keep',
-  'train.max_skipped',
-  'train.num_workers',
-  'mesh.*',
-  'sample.*',
-  'system.sample_schedule.*',
-  'text.encoder',  # places; what is in them is part of the data
-  'text.store',
-  'clip_text.encoder',
-  'clip_text.store',
-  'visual.encoder',
-  'visual.store',
 )
 
 
@@ -262,19 +246,10 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   """
   path = workdir / 'config.json'
   if path.exists():
-    stored = read_config(workdir)
-    changed = {
-      name: values
-      for name, values in differences(stored, config).items()
-      if not any(fnmatch.fnmatch(name, free) for free in FREE)
-    }
-    if changed:
-      fields = '; '.join(
-        f'config.{name} is {new!r}, there it is {old!r}'
-        for name, (old, new) in changed.items()
-      )
+    stored = identity(read_config(workdir))
+    if changed := changed_fields(stored, identity(config)):
       raise ConfigError(
-        f'{workdir} holds a run of another config ({fields}): use its values, '
+        f'{workdir} holds a run of another config ({changed}): use its values, '
         'or another --workdir.'
       )
   workdir.mkdir(parents=True, exist_ok=True)
