@@ -2,21 +2,21 @@
 
 import gc
 import itertools
-import os
 import pkgutil
 import resource
 import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.checkpoint_cases import (
   FORK,
+  PHASES,
   bits,
+  die,
   ends_well,
   files,
   is_step,
@@ -36,13 +36,6 @@ from vdm_jax.training.restore import restore
 from vdm_jax.training.step_directory import StepDirectory
 
 
-def die(*paths, **_):
-  for path in paths[:1]:  # `rmtree` dies half way
-    if Path(str(path)).is_dir():
-      files(path)[0].unlink()
-  os.kill(os.getpid(), signal.SIGKILL)
-
-
 def all_whole(directory):
   for name in names(directory):
     step = directory / name
@@ -60,17 +53,7 @@ def _save_and_die(directory, second, where):
   ckpt.wait()
 
 
-@pytest.mark.parametrize(
-  ('where', 'newest'),
-  [
-    ('array_store.ArrayWriter.wait', 1),  # Orbax has just begun
-    ('manifest.write', 1),  # Orbax has finished, nothing is hashed
-    ('manifest.os.replace', 1),  # the manifest still has a temporary name
-    ('step_directory.StepDirectory.publish', 2),  # all but the last rename
-    ('step_directory.StepDirectory.prune', 2),  # done, one step too many
-    ('step_directory.shutil.rmtree', 2),  # while the old step goes
-  ],
-)
+@pytest.mark.parametrize(('where', 'newest'), PHASES.items())
 def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
   child = start(_save_and_die, tmp_path, 2, where)
   child.join(60)
