@@ -129,7 +129,7 @@ def soak(place, cycles, seed, say=lambda line: None):
       assert 'could not be saved' in said or 'cannot be written' in said, said
     if watch.ready:
       restarts.append(watch.ready - started)
-    if watch.lost >= 0:  # it has restored what the ones before had left
+    if watch.lost >= 0:  # this run has restored what those before had left
       damages = sum(name in DAMAGES for name, _ in since)
       assert damages or watch.first >= whole, (since, whole, watch.first)
       # A save that was under way when the process died is lost as well.
@@ -137,8 +137,9 @@ def soak(place, cycles, seed, say=lambda line: None):
       assert watch.lost <= allowed, (since, watch.lost)
       assert not (watch.lost and since[-1:] == [('SIGTERM', AGAIN)])
       worst[allowed].append(watch.lost)
-      for name, ended in since:
+      for name, ended in since:  # the first had steps to lose
         lost[name].append((watch.lost, ended))
+        watch.lost = 0
       since = []
     steps = [p for p in directory.glob('*') if p.name.isdecimal()]
     if harm in DAMAGES and (since or len(steps) < 2):

@@ -145,7 +145,9 @@ def test_a_part_is_restored_without_reading_the_rest(ckpt, opened, run):
   [
     (lambda d: flip_weight(d), 'altered content'),
     (lambda d: truncate(data_file(d)), 'bytes'),
+    (lambda d: data_file(d).write_bytes(b''), 'has 0 of'),
     (lambda d: data_file(d).unlink(), 'is missing'),
+    (lambda d: (d / '_METADATA').unlink(), '_METADATA is missing'),
     (lambda d: (d / manifest.NAME).unlink(), f'{manifest.NAME} is missing'),
     (lambda d: truncate(d / manifest.NAME), f'{manifest.NAME} is not'),
     (lambda d: (d / '_METADATA').write_text('{}'), '_METADATA has 2 of'),

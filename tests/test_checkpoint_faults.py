@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import pkgutil
 import resource
 import shutil
@@ -32,6 +33,7 @@ from vdm_jax.training.checkpoint import (
   CheckpointError,
   check_space,
 )
+from vdm_jax.training.interrupt import Interrupt
 from vdm_jax.training.restore import restore
 from vdm_jax.training.step_directory import StepDirectory
 
@@ -191,6 +193,61 @@ def test_full_disk(tmp_path, disk, surface):
   # The exception has said it all. (Writers cut short may print that an event
   # loop is closed; nothing can be done about that.)
   assert 'orbax' not in stderr.read_text()
+
+
+def _save_while_the_clock_leaps(directory):
+  now, looks = time.time, []
+
+  def leaping():
+    looks.append(1)
+    return now() + 3600 * len(looks)
+
+  ckpt = Checkpointer(directory)
+  ckpt.save(1, make(1), {})
+  ckpt.wait()
+  time.time = leaping
+  ckpt.save(2, make(2), {})
+  with pytest.raises(CheckpointError, match='Step 2 .* be saved .Timeout'):
+    ckpt.wait()
+  time.time = now
+  assert is_step(ckpt.restore(like()), 1)
+  ckpt.save(3, make(3), {})
+  ckpt.close()
+
+
+@pytest.mark.fault(28)
+def test_a_clock_that_leaps_during_a_save_fails_that_save_alone(tmp_path):
+  """By the 20 minutes that Orbax waits for a write; the error says so."""
+  stderr = tmp_path / 'stderr'
+  directory = tmp_path / 'run'
+  child = start(_save_while_the_clock_leaps, directory, stderr=stderr)
+  assert ends_well(child), stderr.read_text()
+  assert names(directory) == ['1', '3']
+
+
+def _wait_for_signals(ready):
+  with Interrupt() as interrupt:
+    ready.set()
+    while not interrupt.requested(1):
+      time.sleep(0.001)
+    ready.set()
+    time.sleep(600)  # in the middle of a long step, say
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_at_once(number):
+  ready = FORK.Event()
+  child = start(_wait_for_signals, ready)
+  try:
+    for _ in range(2):
+      assert ready.wait(60)
+      ready.clear()
+      os.kill(child.pid, number)
+    child.join(2)
+    assert child.exitcode == -number
+  finally:
+    child.kill()
 
 
 def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ import pytest
 from tests.test_step import SHAPE, Line
 from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.training.checkpoint import CheckpointError
+from vdm_jax.training.finite import NonFiniteError
 from vdm_jax.training.loop import TrainSettings, train
 from vdm_jax.training.optimizer import Adam
-from vdm_jax.training.report import NonFiniteError
 from vdm_jax.training.restore import restore
 from vdm_jax.training.sharding import MeshShape
 
@@ -47,17 +47,18 @@ class Numbers:
 
 
 def run(workdir, source=None, settings=SETTINGS, **options):
-  options = {'look': None} | options
+  usual = {
+    'optimizer': Adam(learning_rate=0.01, warmup_steps=2),
+    'mesh': MeshShape().build(),
+    'seed': 0,
+  }
   return train(
     Line(dropout=0.2),
     source or Numbers(),
     video_shape=SHAPE,
     settings=settings,
-    optimizer=Adam(learning_rate=0.01, warmup_steps=2),
-    mesh=MeshShape().build(),
-    seed=0,
     workdir=workdir,
-    **options,
+    **usual | options,
   )
 
 

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from vdm_jax.conditions import Conditions, Pictures, Texts
@@ -33,6 +34,7 @@ from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
 from vdm_jax.training.sharding import MeshShape, check_batch
+from vdm_jax.training.step_directory import StepDirectory
 
 SECTIONS = (
   'data',
@@ -242,6 +244,7 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
   Raises:
     ConfigError: if it holds a run of another config.
+    CheckpointError: if another run is using it.
     OSError: if it cannot be written.
   """
   path = workdir / 'config.json'
@@ -253,6 +256,9 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         'or another --workdir.'
       )
   workdir.mkdir(parents=True, exist_ok=True)
+  steps = StepDirectory(workdir / 'checkpoints')
+  if steps.path.exists() and jax.process_index() == 0:
+    steps.lock().close()  # or says which run has it
   temporary = workdir / f'config.{os.getpid()}.tmp'
   temporary.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)
