@@ -55,6 +55,7 @@ def _save_and_die(directory, second, where):
   ckpt.wait()
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize(('where', 'newest'), PHASES.items())
 def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
   child = start(_save_and_die, tmp_path, 2, where)
@@ -66,6 +67,7 @@ def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
     assert all_whole(tmp_path)
 
 
+@pytest.mark.fault(1)
 def test_kill_while_a_step_is_replaced(tmp_path):
   child = start(_save_and_die, tmp_path, 1, 'step_directory.shutil.rmtree')
   child.join(60)
@@ -87,6 +89,7 @@ def _save_on_and_on(directory, finished):
       finished.value = step
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize('kills', [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_kill_at_random_times(tmp_path, kills):
   draw = np.random.default_rng(0).uniform
@@ -166,6 +169,7 @@ def _fail_and_recover(place, disk, surface):
   gc.collect()  # Orbax's remains complain when they go
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(
   ('disk', 'surface'),
   [
@@ -250,6 +254,7 @@ def test_a_second_signal_leaves_at_once(number):
     child.kill()
 
 
+@pytest.mark.fault(8)
 def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
   check_space(tmp_path / 'not' / 'yet' / 'there', 1)
   needed = shutil.disk_usage(tmp_path).total + 1
@@ -267,6 +272,7 @@ def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
   assert names(tmp_path) == ['1', '2']
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize('place', ['/proc', '/proc/run', 'file', 'file/run'])
 def test_place_that_cannot_be_written(tmp_path, place):
   (tmp_path / 'file').write_text('in the way')  # stops even an administrator
@@ -275,6 +281,7 @@ def test_place_that_cannot_be_written(tmp_path, place):
   assert str(tmp_path / place) in str(e.value)
 
 
+@pytest.mark.fault(9)
 def test_directory_that_vanishes_is_not_made_again(tmp_path):
   with opened(tmp_path / 'run') as ckpt:
     shutil.rmtree(tmp_path / 'run')
@@ -292,6 +299,7 @@ def _hold(directory, ready, leave):
     leave.wait(600)
 
 
+@pytest.mark.fault(29)
 def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
   ready, leave = FORK.Event(), FORK.Event()
   child = start(_hold, tmp_path, ready, leave)

@@ -202,6 +202,7 @@ def test_what_cannot_be_drawn_is_said(finished, capsys, arguments, part):
   assert part in fails(capsys, finished, *arguments)
 
 
+@pytest.mark.fault(12)
 def test_another_config_is_refused_and_named(finished, capsys):
   before = (finished / 'config.json').read_text()
   message = fails(
@@ -258,6 +259,7 @@ def test_a_checkpoint_of_another_config_draws_nothing(finished, tmp_path):
     vdm_jax.load(other)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
   ('arguments', 'parts'),
   [
@@ -289,6 +291,7 @@ def test_training_needs_a_config(tmp_path, capsys):
   assert 'needs --config' in fails(capsys, tmp_path / 'never')
 
 
+@pytest.mark.fault(20)
 def test_a_folder_without_videos_is_refused(tmp_path, capsys):
   empty = tmp_path / 'empty'
   empty.mkdir()
@@ -312,6 +315,7 @@ def test_sampling_needs_a_finished_run(tmp_path, capsys, finished):
   assert sorted(p.name for p in young.iterdir()) == ['config.json']
 
 
+@pytest.mark.fault(9)
 def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   # A file in the place of the folder stops even root.
   blocked = tmp_path / 'file'
@@ -321,6 +325,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   assert blocked.read_text() == 'mine'
 
 
+@pytest.mark.fault(12, 16)
 @pytest.mark.slow  # a whole run, as that of `finished`
 def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   data = tmp_path / 'data'

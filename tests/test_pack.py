@@ -133,6 +133,7 @@ def contents(path):
   return {file.name: file.read_bytes() for file in path.iterdir()}
 
 
+@pytest.mark.fault(34)
 def test_killed_at_random_times_it_ends_as_if_nothing_had_happened(tmp_path):
   straight = tmp_path / 'straight'
   pack(Source(30), straight, codec='raw', shard_size=3)
@@ -176,6 +177,7 @@ def test_finished_shards_are_not_written_again(tmp_path):
   assert before == after
 
 
+@pytest.mark.fault(34)
 def test_a_damaged_shard_is_written_anew(tmp_path):
   pack(Source(), tmp_path, codec='raw', shard_size=4)
   path = tmp_path / '00001.array_record'

@@ -25,6 +25,7 @@ class Processes(Records):
     return {**example, 'caption': f'{os.getpid()} {uses_jax}'}
 
 
+@pytest.mark.fault(11)
 def test_workers_do_not_matter():
   source = Processes(10, bad=[3, 4])
   plain, expected = take(6, source, start=7)
@@ -120,6 +121,7 @@ def alive(pid):
     return False
 
 
+@pytest.mark.fault(27)
 @pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='needs /proc')
 def test_workers_die_with_a_killed_program(tmp_path):
   with run(tmp_path, KILLED) as program:

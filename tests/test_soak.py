@@ -14,6 +14,7 @@ import pytest
 from tests.soak import soak
 
 
+@pytest.mark.fault(1, 2, 3, 4, 5, 7, 8)
 @pytest.mark.slow
 def test_random_harm_changes_no_bit(tmp_path):
   assert soak(tmp_path, cycles=15, seed=7)['bit_equal']
