@@ -26,12 +26,16 @@ def forget_flags():
 
 
 def command(workdir, *arguments):
-  """Runs `python -m vdm_jax.main --workdir=... arguments` in this process."""
+  """Runs `python -m vdm_jax.main --workdir=... arguments` in this process.
+
+  Returns:
+    The exit code, None as 0.
+  """
   forget_flags()
   where = [f'--workdir={workdir}'] if workdir else []
   argv = ['main', *where, *arguments]
   with mock.patch.object(sys, 'argv', argv):  # ml_collections reads it
-    main.main(main.parse_flags(argv))
+    return main.main(main.parse_flags(argv))
 
 
 def saved_by(workdir, *arguments):
@@ -47,11 +51,11 @@ def saved_by(workdir, *arguments):
   return videos
 
 
-def fails(capsys, workdir, *arguments):
-  """Returns the error sentence of a command that must exit with 2."""
+def fails(capsys, workdir, *arguments, code=2):
+  """Returns the error sentence of a command that must exit with `code`."""
   with pytest.raises(SystemExit) as stop:
     command(workdir, *arguments)
-  assert stop.value.code == 2
+  assert stop.value.code == code
   message = capsys.readouterr().err.strip().splitlines()[-1]
   assert message.startswith('error: ')
   return message

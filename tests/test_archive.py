@@ -73,6 +73,7 @@ BAD = {
 }
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('case', BAD)
 def test_nothing_of_an_archive_with_a_bad_member_is_left(tmp_path, kind, case):
@@ -86,6 +87,7 @@ def test_nothing_of_an_archive_with_a_bad_member_is_left(tmp_path, kind, case):
   assert sorted(p.name for p in tmp_path.iterdir()) == sorted([kind, 'inner'])
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize('kind', ['a.zip', 'a.tar.gz'])
 def test_an_archive_that_would_fill_the_disk_is_refused(
   tmp_path, kind, monkeypatch
@@ -103,6 +105,7 @@ def test_an_archive_that_would_fill_the_disk_is_refused(
   assert [p.name for p in tmp_path.iterdir()] == [kind]
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_damaged_archive_is_refused(tmp_path, kind):
   noise = np.random.default_rng(0).bytes(50_000)

@@ -140,12 +140,15 @@ def test_a_part_is_restored_without_reading_the_rest(ckpt, opened, run):
   assert bytes_read() - before < big['opt'].nbytes / 10
 
 
+@pytest.mark.fault(3, 4, 5)
 @pytest.mark.parametrize(
   ('damage', 'reason'),
   [
     (lambda d: flip_weight(d), 'altered content'),
     (lambda d: truncate(data_file(d)), 'bytes'),
+    (lambda d: data_file(d).write_bytes(b''), 'has 0 of'),
     (lambda d: data_file(d).unlink(), 'is missing'),
+    (lambda d: (d / '_METADATA').unlink(), '_METADATA is missing'),
     (lambda d: (d / manifest.NAME).unlink(), f'{manifest.NAME} is missing'),
     (lambda d: truncate(d / manifest.NAME), f'{manifest.NAME} is not'),
     (lambda d: (d / '_METADATA').write_text('{}'), '_METADATA has 2 of'),
@@ -177,6 +180,7 @@ def test_damage_is_told_set_aside_and_passed_over(
   assert names(run) == ['1', '2', '3.corrupt', '3.corrupt_']
 
 
+@pytest.mark.fault(6)
 def test_never_from_scratch_when_all_steps_are_damaged(ckpt, opened, run):
   path, offset = find_array(run / '2', 2)
   for step in (1, 2, 3):
@@ -191,6 +195,7 @@ def test_never_from_scratch_when_all_steps_are_damaged(ckpt, opened, run):
   assert is_step(opened().restore(like()), 2)
 
 
+@pytest.mark.fault(4)
 def test_every_flipped_bit_is_found(ckpt, run):
   step, body = run / '3', manifest.read(run / '3')
   manifest.verify(step, body, 'full')
@@ -234,6 +239,7 @@ def test_old_steps_go_but_never_the_last_whole_one(opened, run, monkeypatch):
   assert is_step(ckpt.restore(like()), 4)
 
 
+@pytest.mark.fault(28)
 def test_a_lower_step_after_a_rollback_counts(ckpt, opened, run, caplog):
   ckpt = opened(keep=2)
   ckpt.save(1, make(10), {'again': True})

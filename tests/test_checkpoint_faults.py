@@ -9,14 +9,15 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.checkpoint_cases import (
   FORK,
+  PHASES,
   bits,
+  die,
   ends_well,
   files,
   is_step,
@@ -32,15 +33,9 @@ from vdm_jax.training.checkpoint import (
   CheckpointError,
   check_space,
 )
+from vdm_jax.training.interrupt import Interrupt
 from vdm_jax.training.restore import restore
 from vdm_jax.training.step_directory import StepDirectory
-
-
-def die(*paths, **_):
-  for path in paths[:1]:  # `rmtree` dies half way
-    if Path(str(path)).is_dir():
-      files(path)[0].unlink()
-  os.kill(os.getpid(), signal.SIGKILL)
 
 
 def all_whole(directory):
@@ -60,17 +55,8 @@ def _save_and_die(directory, second, where):
   ckpt.wait()
 
 
-@pytest.mark.parametrize(
-  ('where', 'newest'),
-  [
-    ('array_store.ArrayWriter.wait', 1),  # Orbax has just begun
-    ('manifest.write', 1),  # Orbax has finished, nothing is hashed
-    ('manifest.os.replace', 1),  # the manifest still has a temporary name
-    ('step_directory.StepDirectory.publish', 2),  # all but the last rename
-    ('step_directory.StepDirectory.prune', 2),  # done, one step too many
-    ('step_directory.shutil.rmtree', 2),  # while the old step goes
-  ],
-)
+@pytest.mark.fault(1)
+@pytest.mark.parametrize(('where', 'newest'), PHASES.items())
 def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
   child = start(_save_and_die, tmp_path, 2, where)
   child.join(60)
@@ -81,6 +67,7 @@ def test_kill_at_each_phase_of_a_save(tmp_path, where, newest):
     assert all_whole(tmp_path)
 
 
+@pytest.mark.fault(1)
 def test_kill_while_a_step_is_replaced(tmp_path):
   child = start(_save_and_die, tmp_path, 1, 'step_directory.shutil.rmtree')
   child.join(60)
@@ -102,6 +89,7 @@ def _save_on_and_on(directory, finished):
       finished.value = step
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize('kills', [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_kill_at_random_times(tmp_path, kills):
   draw = np.random.default_rng(0).uniform
@@ -181,6 +169,7 @@ def _fail_and_recover(place, disk, surface):
   gc.collect()  # Orbax's remains complain when they go
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize(
   ('disk', 'surface'),
   [
@@ -210,6 +199,62 @@ def test_full_disk(tmp_path, disk, surface):
   assert 'orbax' not in stderr.read_text()
 
 
+def _save_while_the_clock_leaps(directory):
+  now, looks = time.time, []
+
+  def leaping():
+    looks.append(1)
+    return now() + 3600 * len(looks)
+
+  ckpt = Checkpointer(directory)
+  ckpt.save(1, make(1), {})
+  ckpt.wait()
+  time.time = leaping
+  ckpt.save(2, make(2), {})
+  with pytest.raises(CheckpointError, match='Step 2 .* be saved .Timeout'):
+    ckpt.wait()
+  time.time = now
+  assert is_step(ckpt.restore(like()), 1)
+  ckpt.save(3, make(3), {})
+  ckpt.close()
+
+
+@pytest.mark.fault(28)
+def test_a_clock_that_leaps_during_a_save_fails_that_save_alone(tmp_path):
+  """By the 20 minutes that Orbax waits for a write; the error says so."""
+  stderr = tmp_path / 'stderr'
+  directory = tmp_path / 'run'
+  child = start(_save_while_the_clock_leaps, directory, stderr=stderr)
+  assert ends_well(child), stderr.read_text()
+  assert names(directory) == ['1', '3']
+
+
+def _wait_for_signals(ready):
+  with Interrupt() as interrupt:
+    ready.set()
+    while not interrupt.requested(1):
+      time.sleep(0.001)
+    ready.set()
+    time.sleep(600)  # in the middle of a long step, say
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_leaves_at_once(number):
+  ready = FORK.Event()
+  child = start(_wait_for_signals, ready)
+  try:
+    for _ in range(2):
+      assert ready.wait(60)
+      ready.clear()
+      os.kill(child.pid, number)
+    child.join(2)
+    assert child.exitcode == -number
+  finally:
+    child.kill()
+
+
+@pytest.mark.fault(8)
 def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
   check_space(tmp_path / 'not' / 'yet' / 'there', 1)
   needed = shutil.disk_usage(tmp_path).total + 1
@@ -227,6 +272,7 @@ def test_preflight_tells_free_and_needed_bytes(tmp_path, monkeypatch):
   assert names(tmp_path) == ['1', '2']
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize('place', ['/proc', '/proc/run', 'file', 'file/run'])
 def test_place_that_cannot_be_written(tmp_path, place):
   (tmp_path / 'file').write_text('in the way')  # stops even an administrator
@@ -235,6 +281,7 @@ def test_place_that_cannot_be_written(tmp_path, place):
   assert str(tmp_path / place) in str(e.value)
 
 
+@pytest.mark.fault(9)
 def test_directory_that_vanishes_is_not_made_again(tmp_path):
   with opened(tmp_path / 'run') as ckpt:
     shutil.rmtree(tmp_path / 'run')
@@ -252,6 +299,7 @@ def _hold(directory, ready, leave):
     leave.wait(600)
 
 
+@pytest.mark.fault(29)
 def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
   ready, leave = FORK.Event(), FORK.Event()
   child = start(_hold, tmp_path, ready, leave)

@@ -34,6 +34,7 @@ def _other(change):
   return tree
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
@@ -131,6 +132,7 @@ def _fail_on_mesh(directory, devices):
     ckpt.restore(_on_a_mesh(devices))
 
 
+@pytest.mark.fault(10)
 def test_restore_on_fewer_and_more_devices(tmp_path):
   for act, devices in [
     (_save_on_mesh, 8),
@@ -185,6 +187,7 @@ def _one_of_two(rank, port, directory):
   ckpt.close()
 
 
+@pytest.mark.fault(31)
 def test_two_processes_agree(tmp_path):
   with socket.socket() as probe:
     probe.bind(('localhost', 0))

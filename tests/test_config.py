@@ -37,6 +37,7 @@ def test_values_reach_the_constructor():
   assert construct(Part, {'frame': None}, 'c', width=2) == Part(2)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
   ('section', 'message'),
   [
@@ -58,6 +59,7 @@ def test_a_wrong_field_is_named(section, message):
     construct(Part, {'width': 1} | section, 'config.part')
 
 
+@pytest.mark.fault(14)
 def test_a_wrong_choice_is_named():
   with pytest.raises(ConfigError, match="name is 'prat'.* mean 'part'"):
     construct({'part': Part}, {'name': 'prat'}, 'config.x')

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 import types
 
 import flax.linen as nn
@@ -9,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.checkpoint_cases import start
 from tests.video_files import write
 from vdm_jax import fidelity
 from vdm_jax.conditions import Conditions
@@ -52,6 +55,10 @@ TINY = Extractor(
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
+  return use_tiny(monkeypatch, tmp_path)
+
+
+def use_tiny(monkeypatch, folder):
   """Every protocol with one small network, whose weights are in a folder."""
   monkeypatch.setattr(fidelity, 'EXTRACTORS', {'i3d': TINY})
   monkeypatch.setattr(extractors, 'EXTRACTORS', {'i3d': TINY})
@@ -61,8 +68,8 @@ def tiny(monkeypatch, tmp_path):
   }
   monkeypatch.setattr(fidelity, 'PROTOCOLS', only)
   rng = np.random.default_rng(0)
-  np.savez(tmp_path / 'tiny.npz', kernel=rng.standard_normal((3, 3)))
-  return str(tmp_path)
+  np.savez(folder / 'tiny.npz', kernel=rng.standard_normal((3, 3)))
+  return str(folder)
 
 
 class Model:
@@ -96,6 +103,7 @@ class Model:
     return np.pad(videos, [(0, 0), (0, rest), (0, 0), (0, 0), (0, 0)])
 
 
+@pytest.mark.fault(32)
 def test_a_killed_evaluation_goes_on_to_the_same_numbers(tmp_path, tiny):
   options = {'weights': tiny, 'num_real': 20, 'num_generated': 30}
   whole = fidelity.evaluate(Model(), SHAPES, tmp_path / 'a', **options)
@@ -106,6 +114,35 @@ def test_a_killed_evaluation_goes_on_to_the_same_numbers(tmp_path, tiny):
   assert again['metrics'] == whole['metrics']
   assert len(rest.labels) == 30 - 16  # two shards of 8 were there
   assert not list((tmp_path / 'b').rglob('*.tmp'))
+
+
+def _evaluate_and_die(folder, options, flags):
+  os.environ['XLA_FLAGS'] = flags  # other ones round in another way
+  use_tiny(pytest.MonkeyPatch(), folder)
+  shards, replace = [], os.replace
+
+  def dying(source, target):  # a shard is written, but not in its place
+    shards.extend([target] if 'generated' in str(target) else [])
+    if len(shards) == 4:  # what the features are of, and two shards
+      os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+  os.replace = dying
+  fidelity.evaluate(Model(), SHAPES, folder / 'b', **options)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(32)
+def test_sigkill_of_an_evaluation_changes_no_number(tmp_path, tiny):
+  options = {'weights': tiny, 'num_real': 20, 'num_generated': 30}
+  whole = fidelity.evaluate(Model(), SHAPES, tmp_path / 'a', **options)
+  child = start(_evaluate_and_die, tmp_path, options, os.environ['XLA_FLAGS'])
+  child.join(300)
+  assert child.exitcode == -signal.SIGKILL
+  rest = Model()
+  again = fidelity.evaluate(rest, SHAPES, tmp_path / 'b', **options)
+  assert again['metrics'] == whole['metrics']
+  assert len(rest.labels) == 30 - 16  # two shards of 8 were there
 
 
 def test_the_report_is_written_with_everything_that_moves_its_numbers(
@@ -153,6 +190,7 @@ def test_a_model_that_only_refines_is_refused_before_anything(tmp_path, tiny):
   assert not list(tmp_path.glob('evaluation*'))
 
 
+@pytest.mark.fault(33)
 def test_what_differs_from_the_paper_is_said(tmp_path, tiny):
   report = fidelity.evaluate(
     Model(),
@@ -191,6 +229,7 @@ def test_nothing_differs_where_nothing_differs():
   assert found == 'frameskip is 2, not 1'
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize(
   ('options', 'match'),
   [
@@ -213,6 +252,7 @@ def test_nothing_is_drawn_before_everything_is_there(
   assert not list(tmp_path.glob('evaluation'))
 
 
+@pytest.mark.fault(33)
 def test_a_network_that_cannot_take_the_videos_is_refused_first(tmp_path, tiny):
   model = Model()
   model.video_shape = (1, 8, 8, 3)
@@ -220,6 +260,7 @@ def test_a_network_that_cannot_take_the_videos_is_refused_first(tmp_path, tiny):
     fidelity.evaluate(model, SHAPES, tmp_path, weights=tiny)
 
 
+@pytest.mark.fault(24)
 def test_a_file_that_is_not_the_published_one_is_refused(tiny, monkeypatch):
   file = WeightFile('tiny.npz', 'this test', sha256='0000')
   changed = dataclasses.replace(TINY, files=(file,))
@@ -408,6 +449,7 @@ def test_frames_are_averaged_taken_first_or_taken_all(tmp_path):
     )
 
 
+@pytest.mark.fault(33)
 def test_a_store_of_something_else_is_refused(tmp_path):
   FeatureStore(tmp_path, {'step': 1}, 4, 2)
   with pytest.raises(ValueError, match='another evaluation'):

@@ -68,6 +68,7 @@ def test_clips_are_every_kth_frame_from_any_start(tmp_path, cache_mb):
   assert starts == set(range(11))  # 10 is the last that leaves 10 frames
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize('cache_mb', [0, 64])
 def test_short_videos_loop_or_are_left_out(tmp_path, cache_mb):
   write(tmp_path / 'long.mp4', numbered(7))
@@ -232,6 +233,7 @@ def test_the_cache_keeps_to_its_size(tmp_path):
   assert not source._resident - {0}
 
 
+@pytest.mark.fault(12)
 def test_fingerprint_follows_the_content(tmp_path):
   here, there = tmp_path / 'here', tmp_path / 'there'
   here.mkdir()

@@ -91,6 +91,7 @@ BAD = [
 ]
 
 
+@pytest.mark.fault(16, 18, 25)
 @pytest.mark.parametrize(('name', 'spoil', 'code'), BAD)
 def test_bad_files_are_left_out_and_named(tmp_path, name, spoil, code):
   write(tmp_path / 'good.mp4', numbered(9))
@@ -106,6 +107,7 @@ def test_bad_files_are_left_out_and_named(tmp_path, name, spoil, code):
     assert reason.startswith(f'not a video: no {name[4:]} inside')
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize('limit', ['MAX_PIXELS', 'MAX_FRAMES'])
 def test_too_large_files(tmp_path, monkeypatch, limit):
   write(tmp_path / 'a.mp4', numbered(5))
@@ -116,6 +118,7 @@ def test_too_large_files(tmp_path, monkeypatch, limit):
     VideoFolder(tmp_path, 5)
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize('name', CODECS)
 def test_files_cut_in_half_never_pass_as_whole(tmp_path, name):
   """Most of them without any error from FFmpeg."""
@@ -139,6 +142,7 @@ def test_files_cut_in_half_never_pass_as_whole(tmp_path, name):
   assert 'truncated' in reason
 
 
+@pytest.mark.fault(16)
 def test_frames_of_a_damaged_file_are_those_of_the_whole_one(tmp_path):
   """Damage in the middle: clips before and after it are as they were."""
   path, frames, keys = bikes()
@@ -177,6 +181,7 @@ def test_unreadable_clip_survives_pickling():
   assert str(error) == 'a.mp4 cannot be read: corrupt: x.'
 
 
+@pytest.mark.fault(20)
 def test_folders_without_a_usable_file(tmp_path):
   with pytest.raises(FileNotFoundError, match='no folder'):
     VideoFolder(tmp_path / 'none')

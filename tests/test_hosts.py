@@ -1,13 +1,24 @@
 """Several hosts: the same job, the same numbers, one set of files."""
 
+import dataclasses
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+
+from tests import checkpoint_cases
+from tests.test_step import SHAPE, Line
+from tests.test_train import SETTINGS, run
+from vdm_jax.training.loop import abstract_state
+from vdm_jax.training.optimizer import Adam
+from vdm_jax.training.restore import restore
+from vdm_jax.training.sharding import MeshShape
 
 NUM_STEPS = 6
 ARGUMENTS = (
@@ -83,3 +94,56 @@ def test_two_hosts_train_as_one(tmp_path):
   assert {p.name for p in (together / 'samples').iterdir()} == {
     p.name for p in (alone / 'samples').iterdir()
   }
+
+
+def _one_of_two(rank, port, workdir, dies_at):
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, rank)
+
+  def look(step, params):
+    del params
+    if (rank, step) == (1, dies_at):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  settings = dataclasses.replace(SETTINGS, save_every=2, look_every=1)
+  run(workdir, settings=settings, look=look)
+
+
+def both(workdir, dies_at):
+  """Exit codes of two hosts, of which the second may die on the way."""
+  port = free_port()
+  children = [
+    checkpoint_cases.start(
+      *(_one_of_two, rank, port, workdir, dies_at), devices=2
+    )
+    for rank in (0, 1)
+  ]
+  for child in reversed(children):
+    child.join(300)
+  codes = [child.exitcode for child in children]
+  for child in children:
+    child.kill()
+  return codes
+
+
+def last_bits(workdir):
+  like = abstract_state(
+    *(Line(), Adam(learning_rate=0.01).transformation(), SHAPE),
+    MeshShape().build(),
+  )
+  restored = restore(workdir / 'checkpoints', like)
+  return restored.step, checkpoint_cases.bits(restored.state)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(31)
+def test_a_host_that_dies_ends_the_others_and_all_go_on(tmp_path):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  assert both(whole, dies_at=0) == [0, 0]
+  survivor, dead = both(broken, dies_at=5)
+  assert dead == -signal.SIGKILL
+  assert survivor not in (0, None)  # neither done nor waiting for ever
+  assert last_bits(broken)[0] in (2, 4)
+  assert both(broken, dies_at=0) == [0, 0]
+  assert last_bits(broken) == last_bits(whole)
+  assert losses(broken) == losses(whole)

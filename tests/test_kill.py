@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from vdm_jax.job import build, read_config
 from vdm_jax.training.restore import restore
@@ -50,6 +51,7 @@ def losses(workdir):
   return [(line['step'], line['loss']) for line in map(json.loads, lines)]
 
 
+@pytest.mark.fault(2)
 def test_sigkill_of_a_trainer_changes_nothing(tmp_path):
   """Parameters, EMA, optimizer and losses, to the last bit."""
   whole, killed = tmp_path / 'whole', tmp_path / 'killed'
@@ -70,3 +72,27 @@ def test_sigkill_of_a_trainer_changes_nothing(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, a.state, b.state)
   assert losses(whole) == losses(killed)
   assert [step for step, _ in losses(whole)] == list(range(10, 61, 10))
+
+
+@pytest.mark.slow
+@pytest.mark.fault(7, 29)
+def test_a_second_trainer_is_kept_out_and_sigterm_of_the_first_says_again(
+  tmp_path,
+):
+  workdir, log = tmp_path / 'run', tmp_path / 'run.log'
+  first = start(workdir)
+  while not (workdir / 'checkpoints' / '20').exists():
+    assert first.poll() is None, log.read_text()
+    time.sleep(0.01)
+  first.send_signal(signal.SIGSTOP)  # so that it does not finish meanwhile
+  assert start(workdir).wait(600) == 2
+  said = log.read_text().splitlines()[-1]
+  assert said.startswith('error: ')
+  assert f'in use by process {first.pid} on ' in said
+  first.send_signal(signal.SIGTERM)
+  first.send_signal(signal.SIGCONT)
+  assert first.wait(600) == os.EX_TEMPFAIL
+  assert 'the same command goes on' in log.read_text()
+  assert not (workdir / 'samples').exists()
+  assert start(workdir).wait(1800) == 0
+  assert last_state(workdir).step == NUM_STEPS

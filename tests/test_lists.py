@@ -59,6 +59,7 @@ def test_frames_are_skipped_within_the_part(folder):
   assert frames == [5, 6, 5, 6, 5]
 
 
+@pytest.mark.fault(19)
 def test_times_are_those_at_which_frames_are_shown(tmp_path):
   # Five frames in the first half second, then one each second.
   path, frames = tmp_path / 'phone.mp4', numbered(10)
@@ -149,6 +150,7 @@ def test_webvid(folder):
   assert source.num_classes == 0
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize(
   ('text', 'match'),
   [
@@ -180,6 +182,7 @@ def test_what_is_not_there_is_said(folder):
     VideoList(str(folder / 'list.csv'), str(folder / 'nowhere'))
 
 
+@pytest.mark.fault(25)
 def test_a_link_out_of_the_folder_is_refused(folder, tmp_path):
   secret = write(tmp_path / 'secret.mp4', numbered(9))
   inside = tmp_path / 'inside'

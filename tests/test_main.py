@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 import shutil
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 import vdm_jax
+from tests.checkpoint_cases import opened
 from tests.command_line import (
   EIGHT,
   FOLDER,
@@ -18,6 +21,10 @@ from tests.command_line import (
   forget_flags,
 )
 from vdm_jax import commands, samplers, video
+from vdm_jax.config import ConfigError
+from vdm_jax.training import loop
+from vdm_jax.training.checkpoint import CheckpointError
+from vdm_jax.training.finite import NonFiniteError
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +202,7 @@ def test_what_cannot_be_drawn_is_said(finished, capsys, arguments, part):
   assert part in fails(capsys, finished, *arguments)
 
 
+@pytest.mark.fault(12)
 def test_another_config_is_refused_and_named(finished, capsys):
   before = (finished / 'config.json').read_text()
   message = fails(
@@ -206,6 +214,52 @@ def test_another_config_is_refused_and_named(finished, capsys):
   assert (finished / 'config.json').read_text() == before
 
 
+@pytest.mark.fault(29)
+def test_a_second_trainer_is_refused_and_leaves_nothing(finished, capsys):
+  before = (finished / 'config.json').read_text()
+  with opened(finished / 'checkpoints'):
+    longer = '--config.train.num_steps=9'
+    message = fails(capsys, finished, SHAPES, *EIGHT, longer)
+  assert f'is in use by process {os.getpid()} on ' in message
+  assert (finished / 'config.json').read_text() == before
+
+
+@pytest.mark.fault(7)
+def test_a_run_that_a_signal_stopped_asks_to_be_started_again(
+  tmp_path, monkeypatch
+):
+  stopped = loop.Result(state=None, step=1, stopped=True, skipped_clips={})
+  monkeypatch.setattr(loop, 'train', lambda *_, **__: stopped)
+  assert command(tmp_path / 'run', SHAPES, *EIGHT) == os.EX_TEMPFAIL == 75
+  assert not (tmp_path / 'run' / 'samples').exists()
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize(
+  'error', [CheckpointError('no'), NonFiniteError('no'), OSError('no')]
+)
+def test_what_gives_way_in_a_run_is_one_sentence(
+  tmp_path, capsys, monkeypatch, error
+):
+  monkeypatch.setattr(loop, 'train', mock.Mock(side_effect=error))
+  message = fails(capsys, tmp_path / 'run', SHAPES, *EIGHT, code=1)
+  assert message == 'error: no'
+
+
+@pytest.mark.fault(13)
+def test_a_checkpoint_of_another_config_draws_nothing(finished, tmp_path):
+  """A network of the same shapes that was trained for something else."""
+  other = tmp_path / 'other'
+  shutil.copytree(finished, other)
+  config = json.loads((other / 'config.json').read_text())
+  assert config['system']['parameterization']['name'] == 'v'
+  config['system']['parameterization']['name'] = 'x'
+  (other / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(ConfigError, match="is 'x', there it is 'v'"):
+    vdm_jax.load(other)
+
+
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
   ('arguments', 'parts'),
   [
@@ -237,6 +291,7 @@ def test_training_needs_a_config(tmp_path, capsys):
   assert 'needs --config' in fails(capsys, tmp_path / 'never')
 
 
+@pytest.mark.fault(20)
 def test_a_folder_without_videos_is_refused(tmp_path, capsys):
   empty = tmp_path / 'empty'
   empty.mkdir()
@@ -260,6 +315,7 @@ def test_sampling_needs_a_finished_run(tmp_path, capsys, finished):
   assert sorted(p.name for p in young.iterdir()) == ['config.json']
 
 
+@pytest.mark.fault(9)
 def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   # A file in the place of the folder stops even root.
   blocked = tmp_path / 'file'
@@ -269,6 +325,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   assert blocked.read_text() == 'mine'
 
 
+@pytest.mark.fault(12, 16)
 @pytest.mark.slow  # a whole run, as that of `finished`
 def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   data = tmp_path / 'data'
@@ -290,6 +347,12 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   message = fails(capsys, workdir, '--mode=evaluate')
   assert '--weights=DIR' in message
   assert 'i3d_k400.flax' in message
+  shutil.copy(data / 'a.mp4', data / 'c.mp4')
+  longer = '--config.train.num_steps=3'
+  message = fails(
+    capsys, workdir, FOLDER, *EIGHT, f'--config.data.path={data}', longer
+  )
+  assert 'not what the checkpoint was trained on' in message
 
 
 @pytest.mark.slow

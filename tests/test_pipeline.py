@@ -46,6 +46,7 @@ def test_no_example_sees_the_random_numbers_of_the_order():
   assert not (data['video'] == order).all(axis=-1).any()
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize('start', [1, 8, 9, 10, 13, 40])
 def test_resuming_is_exact(start):
   _, whole = take(20, Records(10))
@@ -53,6 +54,7 @@ def test_resuming_is_exact(start):
   same(rest, {key: value[start : start + 20] for key, value in whole.items()})
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize('num_hosts', [2, 4])
 @pytest.mark.parametrize('start', [0, 5])
 def test_hosts_together_have_the_batch_of_one(num_hosts, start):
@@ -70,6 +72,7 @@ def test_hosts_together_have_the_batch_of_one(num_hosts, start):
       np.testing.assert_array_equal(np.concatenate(parts), value)
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize('num_threads', [1, 3, 16])
 def test_threads_do_not_matter(num_threads):
   _, expected = take(10, Records(10, bad=[3]), num_threads=5)
@@ -113,6 +116,7 @@ def test_large_orders_are_shuffled_without_repeats():
 # Clips that cannot be read
 
 
+@pytest.mark.fault(16)
 def test_an_unreadable_clip_gives_way_to_the_next_record():
   _, whole = take(10, Records(10))
   pipeline, data = take(10, Records(10, bad=[3, 9]))
@@ -133,6 +137,7 @@ def test_nothing_is_reported_before_it_was_met():
   assert pipeline.skipped == {}
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize(
   'num_workers', [0, pytest.param(1, marks=pytest.mark.slow)]
 )

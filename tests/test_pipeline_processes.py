@@ -1,5 +1,6 @@
 """Laws of the pipeline with worker processes, and of their violent ends."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from tests.pipeline_cases import Records, same, take
+from vdm_jax.data.pipeline import DataError
 
 ROOT = os.path.dirname(os.path.dirname(__file__))
 
@@ -23,6 +25,7 @@ class Processes(Records):
     return {**example, 'caption': f'{os.getpid()} {uses_jax}'}
 
 
+@pytest.mark.fault(11)
 def test_workers_do_not_matter():
   source = Processes(10, bad=[3, 4])
   plain, expected = take(6, source, start=7)
@@ -74,6 +77,32 @@ def run(tmp_path, code):
   )
 
 
+class Deadly(Processes):
+  """A record that ends the process which reads it."""
+
+  def __init__(self, size, number):
+    super().__init__(size)
+    self.number = number
+
+  def clip(self, index, rng):
+    if index == 7:
+      os.kill(os.getpid(), self.number)
+    return super().clip(index, rng)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(21, 26)
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSEGV])
+def test_a_worker_that_dies_is_told_and_the_others_go(number):
+  began = time.monotonic()
+  with pytest.raises(DataError, match=f'exit code {-number}.*the same command'):
+    take(5, Deadly(10, number), num_workers=2)
+  assert time.monotonic() < began + 60  # starting two workers included
+  while multiprocessing.active_children():
+    assert time.monotonic() < began + 90
+    time.sleep(0.1)
+
+
 @pytest.mark.slow
 def test_a_program_may_end_in_the_middle(tmp_path):
   with run(tmp_path, LEFT_OPEN) as program:
@@ -92,6 +121,7 @@ def alive(pid):
     return False
 
 
+@pytest.mark.fault(27)
 @pytest.mark.skipif(not os.path.exists('/proc/self/stat'), reason='needs /proc')
 def test_workers_die_with_a_killed_program(tmp_path):
   with run(tmp_path, KILLED) as program:

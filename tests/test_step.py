@@ -94,6 +94,7 @@ def test_noise_depends_on_seed_and_step_alone():
   assert float(other['loss']) != float(first['loss'])
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_batch_that_is_not_finite_changes_nothing_but_the_counters(bad):
   step = stepper()
@@ -218,6 +219,7 @@ def test_gradients_are_clipped_by_their_global_norm():
   assert norm == pytest.approx(1e-3, rel=1e-4)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(
   ('shape', 'shard'),
   [

@@ -79,6 +79,7 @@ def test_a_store_is_whole_or_not_there(tmp_path):
     write_store(tmp_path / 'mine')
 
 
+@pytest.mark.fault(35)
 def test_encoding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
   monkeypatch.setattr('vdm_jax.data.text._CHUNK', 2)
   captions, seen = [f'caption {i}' for i in range(9)], []

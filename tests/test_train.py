@@ -15,9 +15,9 @@ import pytest
 from tests.test_step import SHAPE, Line
 from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.training.checkpoint import CheckpointError
+from vdm_jax.training.finite import NonFiniteError
 from vdm_jax.training.loop import TrainSettings, train
 from vdm_jax.training.optimizer import Adam
-from vdm_jax.training.report import NonFiniteError
 from vdm_jax.training.restore import restore
 from vdm_jax.training.sharding import MeshShape
 
@@ -47,17 +47,18 @@ class Numbers:
 
 
 def run(workdir, source=None, settings=SETTINGS, **options):
-  options = {'look': None} | options
+  usual = {
+    'optimizer': Adam(learning_rate=0.01, warmup_steps=2),
+    'mesh': MeshShape().build(),
+    'seed': 0,
+  }
   return train(
     Line(dropout=0.2),
     source or Numbers(),
     video_shape=SHAPE,
     settings=settings,
-    optimizer=Adam(learning_rate=0.01, warmup_steps=2),
-    mesh=MeshShape().build(),
-    seed=0,
     workdir=workdir,
-    **options,
+    **usual | options,
   )
 
 
@@ -87,6 +88,7 @@ def stop_at(step, number=signal.SIGTERM):
   return look
 
 
+@pytest.mark.fault(7)
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_stopped_and_resumed_equals_undisturbed(
   tmp_path, undisturbed, number, caplog
@@ -108,6 +110,7 @@ def test_stopped_and_resumed_equals_undisturbed(
   assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.fault(2)
 def test_lost_steps_are_done_again_and_logged_once(tmp_path, undisturbed):
   """Killed after step 6 was logged but with step 4 the last one saved."""
   run(tmp_path)
@@ -123,6 +126,7 @@ def test_lost_steps_are_done_again_and_logged_once(tmp_path, undisturbed):
   assert [line['step'] for line in metrics(tmp_path)] == [2, 4, 6]
 
 
+@pytest.mark.fault(3)
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
   tmp_path, undisturbed, caplog
 ):
@@ -136,6 +140,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
   assert_equal_states(again.state, undisturbed[1].state)
 
 
+@pytest.mark.fault(2)
 def test_a_resumed_run_reads_what_was_still_to_come(tmp_path):
   """By clips that occur once, and order by a reader with a single thread."""
   order, second = Numbers(1000), Numbers(1000)
@@ -150,6 +155,7 @@ def test_a_resumed_run_reads_what_was_still_to_come(tmp_path):
   assert set(order.drawn[24:48]) <= set(second.drawn)
 
 
+@pytest.mark.fault(12)
 def test_other_data_is_refused_on_resume(tmp_path):
   run(tmp_path, settings=dataclasses.replace(SETTINGS, num_steps=1))
   with pytest.raises(
@@ -158,6 +164,7 @@ def test_other_data_is_refused_on_resume(tmp_path):
     run(tmp_path, Numbers(22))
 
 
+@pytest.mark.fault(22)
 def test_bad_batches_are_skipped_and_counted(tmp_path):
   result = run(tmp_path, Numbers(64, poison={5}))
   assert int(result.state.skipped) == 1  # 48 of 64 clips, one of them bad
@@ -166,6 +173,7 @@ def test_bad_batches_are_skipped_and_counted(tmp_path):
   assert all(np.isfinite(line['loss']) for line in metrics(tmp_path))
 
 
+@pytest.mark.fault(22)
 def test_too_many_bad_batches_in_a_row_stop_the_run(tmp_path):
   settings = dataclasses.replace(SETTINGS, num_steps=50, max_skipped=3)
   run(tmp_path, settings=dataclasses.replace(SETTINGS, num_steps=4))
@@ -188,6 +196,7 @@ def test_resolution_and_batch_are_checked_before_anything_else(tmp_path):
     dataclasses.replace(SETTINGS, save_every=0)
 
 
+@pytest.mark.fault(8)
 def test_a_full_disk_is_noticed_before_training(tmp_path, monkeypatch):
   usage = os.statvfs(tmp_path)
   full = type('Full', (), {'f_bavail': 0, 'f_frsize': usage.f_frsize})

@@ -67,6 +67,7 @@ def write_pt(path, content, **members):
       archive.writestr(f'archive/data/{name}', data)
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize('suffix', ['.pt', '.pth', '.npz'])
 def test_code_in_a_file_does_not_run(tmp_path, suffix):
   sentinel, path = tmp_path / 'sentinel', tmp_path / f'x{suffix}'
@@ -114,6 +115,7 @@ def write_tensor(path, monkeypatch, size, stride, offset):
   write_pt(path, content.getvalue(), **{'0': numbers.tobytes()})
 
 
+@pytest.mark.fault(25)
 def test_tensors_cannot_reach_beyond_their_storage(tmp_path, monkeypatch):
   path = tmp_path / 'x.pt'
   write_tensor(path, monkeypatch, (2, 2), (1, 2), 0)
@@ -130,6 +132,7 @@ def test_tensors_cannot_reach_beyond_their_storage(tmp_path, monkeypatch):
       weights.read(path)
 
 
+@pytest.mark.fault(24)
 def test_damaged_and_foreign_files_are_one_sentence(tmp_path):
   cut = tmp_path / 'cut.pth'
   cut.write_bytes((GOLDEN / 'small.pth').read_bytes()[:500])
@@ -163,6 +166,7 @@ def lookup(arrays, path):
   return arrays['.'.join(path)]
 
 
+@pytest.mark.fault(24)
 def test_weights_of_another_network_are_refused():
   like = {'a': {'kernel': np.zeros((2, 3))}}
   good = {'a.kernel': np.ones((2, 3))}

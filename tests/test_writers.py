@@ -1,6 +1,7 @@
 """Metrics: what was written is what can be read back."""
 
 import json
+import resource
 
 import pytest
 
@@ -28,6 +29,25 @@ def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
     file.write('{"step": 20, "lo')
   write(tmp_path, 10, {20: 0.75})
   assert lines(tmp_path) == {10: 0.5, 20: 0.75}
+
+
+@pytest.mark.fault(8)
+def test_a_full_disk_is_said_and_the_next_run_writes_on(tmp_path):
+  write(tmp_path, 0, {10: 0.5})
+  path = tmp_path / 'metrics.jsonl'
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  writer = MetricWriter(tmp_path, 10)
+  full = path.stat().st_size + 5, limits[1]
+  resource.setrlimit(resource.RLIMIT_FSIZE, full)
+  try:
+    with pytest.raises(OSError, match=r'metrics\.jsonl cannot be .* free some'):
+      writer.write(20, {'loss': 0.25})
+    writer.close()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert path.read_text().endswith('{"ste')
+  write(tmp_path, 10, {20: 0.25})
+  assert lines(tmp_path) == {10: 0.5, 20: 0.25}
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):

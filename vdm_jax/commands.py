@@ -4,6 +4,7 @@ Every function checks what it was given before it computes: a `UserError` says
 in one sentence what to mend.
 """
 
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,14 +21,10 @@ from vdm_jax.metrics.report import table
 from vdm_jax.model import Model
 from vdm_jax.planning.chips import Topology
 from vdm_jax.planning.report import plan as planned
-from vdm_jax.results import (
-  coarse_clips,
-  finish,
-  report_skipped,
-  save_samples,
-)
+from vdm_jax.results import coarse_clips, finish, report_skipped, save_samples
 from vdm_jax.systems.trained import ALL_TIMES
 from vdm_jax.training import loop
+from vdm_jax.training.identity import identity
 from vdm_jax.training.sampling import VideoSampler
 
 Options = Callable[[int], dict[str, Any]]
@@ -38,8 +35,12 @@ Load = Callable[[], Model]
 
 def train(
   config: dict[str, Any] | None, workdir: pathlib.Path, num: int | None
-) -> None:
-  """Trains, then draws, saves and judges samples of the finished model."""
+) -> int | None:
+  """Trains, then draws, saves and judges samples of the finished model.
+
+  Returns:
+    The exit code for 'again' where a signal has stopped it.
+  """
   with clear_errors():
     config = _given(config, 'train')
     parts = job.build(config)
@@ -68,23 +69,19 @@ def train(
     workdir=workdir,
     look=look if times == ALL_TIMES else None,
     initial=initial,
+    config=identity(parts.config),
   )
   report_skipped(source, result.skipped_clips)
+  if result.stopped:
+    return os.EX_TEMPFAIL
   if times != ALL_TIMES:
     print(
       f'This is an expert of times {times[0]:g} to {times[1]:g}: it makes no '
       'videos but with the others, --mode=sample --experts=WORKDIR.'
     )
-  elif result.step >= parts.train.num_steps:
-    finish(
-      workdir,
-      parts,
-      draw,
-      result.state.ema,
-      step=result.step,
-      seed=parts.seed + 2,
-      num=num,
-    )
+    return None
+  ema, seed = result.state.ema, parts.seed + 2
+  finish(workdir, parts, draw, ema, step=result.step, seed=seed, num=num)
 
 
 def encode(config: dict[str, Any] | None, workdir: pathlib.Path) -> None:

@@ -2,22 +2,22 @@
 
 A workdir belongs to one config, kept there as config.json.  The same command
 goes on where the run stopped; a command with another config is refused, but
-for the fields in `FREE`, which change how long a run is and how it is watched,
-not what is trained.
+for `identity.FREE`, the fields that change how long a run is and how it is
+watched, not what is trained.
 """
 
 import dataclasses
-import fnmatch
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from vdm_jax.conditions import Conditions, Pictures, Texts
-from vdm_jax.config import ConfigError, construct, differences, nearest
+from vdm_jax.config import ConfigError, construct, nearest
 from vdm_jax.data.joint import Joint
 from vdm_jax.data.registry import build_source, video_shape
 from vdm_jax.data.text import ClipTextSettings, TextSettings
@@ -29,10 +29,12 @@ from vdm_jax.systems.registry import (
   build_system,
 )
 from vdm_jax.systems.shares import check_labels
+from vdm_jax.training.identity import changed_fields, identity
 from vdm_jax.training.loop import TrainSettings
 from vdm_jax.training.optimizer import OPTIMIZERS, Adam
 from vdm_jax.training.sampling import SampleSettings
 from vdm_jax.training.sharding import MeshShape, check_batch
+from vdm_jax.training.step_directory import StepDirectory
 
 SECTIONS = (
   'data',
@@ -46,22 +48,6 @@ SECTIONS = (
   'mesh',
   'sample',
   'init',
-)
-FREE = (
-  'train.num_steps',
-  'train.*_every',
-  'train.keep',
-  'train.max_skipped',
-  'train.num_workers',
-  'mesh.*',
-  'sample.*',
-  'system.sample_schedule.*',
-  'text.encoder',  # places; what is in them is part of the data
-  'text.store',
-  'clip_text.encoder',
-  'clip_text.store',
-  'visual.encoder',
-  'visual.store',
 )
 
 
@@ -258,26 +244,21 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
 
   Raises:
     ConfigError: if it holds a run of another config.
+    CheckpointError: if another run is using it.
     OSError: if it cannot be written.
   """
   path = workdir / 'config.json'
   if path.exists():
-    stored = read_config(workdir)
-    changed = {
-      name: values
-      for name, values in differences(stored, config).items()
-      if not any(fnmatch.fnmatch(name, free) for free in FREE)
-    }
-    if changed:
-      fields = '; '.join(
-        f'config.{name} is {new!r}, there it is {old!r}'
-        for name, (old, new) in changed.items()
-      )
+    stored = identity(read_config(workdir))
+    if changed := changed_fields(stored, identity(config)):
       raise ConfigError(
-        f'{workdir} holds a run of another config ({fields}): use its values, '
+        f'{workdir} holds a run of another config ({changed}): use its values, '
         'or another --workdir.'
       )
   workdir.mkdir(parents=True, exist_ok=True)
+  steps = StepDirectory(workdir / 'checkpoints')
+  if steps.path.exists() and jax.process_index() == 0:
+    steps.lock().close()  # or says which run has it
   temporary = workdir / f'config.{os.getpid()}.tmp'
   temporary.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)

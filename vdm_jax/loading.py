@@ -1,5 +1,6 @@
 """Trained models from the folders of their runs."""
 
+import functools
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from vdm_jax.model import Model
 from vdm_jax.systems.trained import ALL_TIMES
 from vdm_jax.training import foreign, manifest
 from vdm_jax.training.experts import Expert, Experts
+from vdm_jax.training.identity import check_same, identity
 from vdm_jax.training.restore import Restored, restore
 from vdm_jax.training.step_directory import StepDirectory
 from vdm_jax.training.transfer import transfer
@@ -141,7 +143,13 @@ def _restored(workdir: pathlib.Path, job: Job) -> Restored:
   like = jax.eval_shape(
     lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
   )
-  restored = restore(workdir / 'checkpoints', like, only='ema')
+  config = identity(jobs.read_config(workdir))
+  restored = restore(
+    workdir / 'checkpoints',
+    like,
+    only='ema',
+    check=functools.partial(check_same, config=config),
+  )
   if restored is None:
     raise FileNotFoundError(
       f'{workdir} has no finished checkpoint yet: train until the first one.'

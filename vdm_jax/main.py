@@ -12,6 +12,9 @@
 
 Any field of a config can be set: --config.train.batch_size=32.  Training goes
 on where the run in DIR stopped; Ctrl-C or SIGTERM saves first.
+
+Exit codes: 0 done; 75 stopped by a signal, saved, to be started again; 2 wrong
+input; 1 something gave way, a full disk or a damaged checkpoint say.
 """
 
 import functools
@@ -26,12 +29,10 @@ from ml_collections import config_flags
 from vdm_jax import commands, tasks
 from vdm_jax.config import ConfigError
 from vdm_jax.data.codecs import CODECS
-from vdm_jax.errors import UserError
+from vdm_jax.errors import FAILURES, WRONG_INPUT, UserError
 from vdm_jax.loading import load
 from vdm_jax.planning.report import COMPILE
 from vdm_jax.process import set_up
-from vdm_jax.training.checkpoint import CheckpointError
-from vdm_jax.training.report import NonFiniteError
 
 _LOADED = {'num', 'seed', 'encoder', 'experts'}
 _DRAWN = _LOADED | {'num_steps', 'sampler', 'guidance'}
@@ -259,8 +260,8 @@ def _command(mode: str) -> functools.partial:
   )
 
 
-def main(argv: list[str]) -> None:
-  """Runs the mode that the flags ask for."""
+def main(argv: list[str]) -> int | None:
+  """Runs the mode that the flags ask for; returns the exit code."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected arguments: {" ".join(argv[1:])}')
   logging.getLogger().setLevel(logging.INFO)
@@ -274,13 +275,10 @@ def main(argv: list[str]) -> None:
   try:
     _check_flags(_MODE.value)
     where = {'workdir': pathlib.Path(_WORKDIR.value)} if _WORKDIR.value else {}
-    _command(_MODE.value)(**where)
-  except UserError as error:
+    return _command(_MODE.value)(**where)
+  except (*WRONG_INPUT, *FAILURES) as error:
     print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
-  except (CheckpointError, NonFiniteError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(1)
+    sys.exit(2 if isinstance(error, WRONG_INPUT) else 1)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -82,7 +82,7 @@ class Packed(Recorded):
       )
     for shard in index['shards']:
       file = self.path / shard['file']
-      size = file.stat().st_size if file.is_file() else None
+      size = file.stat().st_size if file.is_file() else 0
       if size != shard['bytes']:
         raise ValueError(
           f'{file} has {size} bytes, not {shard["bytes"]}: run --mode=pack '

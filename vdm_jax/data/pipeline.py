@@ -28,6 +28,10 @@ from vdm_jax.data.decode import UnreadableClip
 from vdm_jax.data.pixels import to_float
 
 
+class DataError(RuntimeError):
+  """No more clips can be had; the message says why."""
+
+
 class Source(Protocol):
   """Random access to clips."""
 
@@ -162,6 +166,15 @@ def _stack(videos: Sequence[np.ndarray]) -> np.ndarray:
 def _closing(iterator) -> Generator[dict[str, Any], None, None]:
   try:
     yield from iterator
+  except RuntimeError as error:
+    if 'terminated unexpectedly' not in str(error):
+      raise
+    raise DataError(
+      f'A process that reads data has died ({str(error).split(". ")[0]}): look '
+      'at the memory of this machine, or read in threads to see the error, '
+      'config.train.num_workers=0; the same command goes on from the last '
+      'checkpoint.'
+    ) from error
   finally:
     iterator.close()
 
@@ -198,7 +211,7 @@ class _Rows:
         return self._source.clip(candidate % size, rng), skipped
       except UnreadableClip as error:
         skipped[error.path] = error.reason
-    raise RuntimeError(
+    raise DataError(
       f'None of the {size} records can be read; the first are '
       f'{dict(list(skipped.items())[:3])}.'
     )

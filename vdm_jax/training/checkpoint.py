@@ -120,11 +120,11 @@ class Checkpointer:
       if error is not None:
         raise error
 
-  def restore(self, like: Any, only: str | None = None) -> Restored | None:
+  def restore(self, like: Any, **options: Any) -> Restored | None:
     """Reads the step saved last; sets damaged steps aside (see `restore`)."""
     self.wait()
     return restore(
-      self._steps.path, like, only=only, verify=self._verify, set_aside=True
+      self._steps.path, like, verify=self._verify, set_aside=True, **options
     )
 
   def close(self) -> None:

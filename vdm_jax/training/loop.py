@@ -13,6 +13,7 @@ one would have drawn.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,10 +27,9 @@ from vdm_jax.data.pipeline import Pipeline
 from vdm_jax.systems.protocol import Params, System
 from vdm_jax.training import sharding
 from vdm_jax.training.array_store import num_bytes
-from vdm_jax.training.checkpoint import (
-  Checkpointer,
-  check_space,
-)
+from vdm_jax.training.checkpoint import Checkpointer, check_space
+from vdm_jax.training.finite import check_finite
+from vdm_jax.training.identity import check_same
 from vdm_jax.training.interrupt import Interrupt
 from vdm_jax.training.optimizer import Adam
 from vdm_jax.training.report import Report
@@ -102,12 +102,14 @@ class Result:
 
   Attributes:
     state: the last state, saved.
-    step: its step; less than `num_steps` if a signal ended the run.
+    step: its step.
+    stopped: whether a signal ended the run.
     skipped_clips: why clips could not be read, by path.
   """
 
   state: TrainState
   step: int
+  stopped: bool
   skipped_clips: dict[str, str]
 
 
@@ -138,6 +140,7 @@ def train(
   workdir: pathlib.Path,
   look: Look | None = None,
   initial: Mapping[str, Params] | None = None,
+  config: Mapping[str, Any] | None = None,
 ) -> Result:
   """Trains from the newest checkpoint in `workdir`, or from scratch.
 
@@ -153,12 +156,15 @@ def train(
     look: draws and saves sample videos.
     initial: trained parameters to start from, by part, see `transfer`; not
       used where a checkpoint is restored.
+    config: plain values that say what is trained, kept in the checkpoints.
 
   Raises:
-    ValueError: for settings or initial parameters that do not fit, or data
-      that is not what the checkpoint was trained on.
-    CheckpointError: if a checkpoint cannot be read or written.
-    NonFiniteError: after `max_skipped` batches in a row.
+    ValueError: for settings or initial parameters that do not fit.
+    ConfigError: for a checkpoint of another config or of other data.
+    CheckpointError, OSError: if a file cannot be read or written.
+    NonFiniteError: after `max_skipped` batches in a row, or if a checkpoint
+      holds values that are not finite.
+    DataError: if no more clips can be had.
   """
   system.check(video_shape)
   sharding.check_batch(
@@ -166,10 +172,13 @@ def train(
   )
   transformation = optimizer.transformation()
   abstract = abstract_state(system, transformation, video_shape, mesh)
+  about = {'config': config or {}, 'fingerprint': source.fingerprint()}
   with contextlib.closing(
     Checkpointer(workdir / 'checkpoints', keep=settings.keep)
   ) as checkpoints:
-    restored = checkpoints.restore(abstract)
+    restored = checkpoints.restore(
+      abstract, check=functools.partial(check_same, **about)
+    )
     if restored is None:
       check_space(workdir, num_bytes(abstract))
       state = jax.jit(
@@ -185,7 +194,11 @@ def train(
       first = 0
     else:
       state, first = restored.state, restored.step
-      check_same_data(restored.metadata, source.fingerprint())
+      check_finite(
+        state,
+        f'Step {first} in {workdir / "checkpoints"}',
+        'move it away to go on from the step before',
+      )
       logging.info('Going on from step %d.', first)
     step = jitted(
       make_step(
@@ -208,11 +221,14 @@ def train(
     )
 
     def save(state: TrainState, at: int) -> None:
-      metadata = {
-        'examples_seen': at * settings.batch_size,
-        'fingerprint': source.fingerprint(),
-      }
-      checkpoints.save(at, state, metadata)
+      check_finite(
+        state,
+        f'the state after step {at}',
+        'lower config.optimizer.learning_rate, and run again to go on from '
+        'the last checkpoint',
+      )
+      seen = {'examples_seen': at * settings.batch_size}
+      checkpoints.save(at, state, seen | about)
 
     writer = MetricWriter(workdir, first)
     report = Report(
@@ -252,7 +268,7 @@ def train(
           saved,
           settings.num_steps,
         )
-  return Result(state, now, dict(data.skipped))
+  return Result(state, now, stop, dict(data.skipped))
 
 
 def _started_from(
@@ -269,17 +285,6 @@ def _started_from(
     params=jax.tree.map(placed, params, state.params),
     ema=jax.tree.map(placed, params, state.params),
   )
-
-
-def check_same_data(metadata: dict[str, Any], fingerprint: str) -> None:
-  """Raises ValueError if a checkpoint was trained on other data."""
-  stored = metadata['fingerprint']
-  if stored != fingerprint:
-    raise ValueError(
-      f'the data is not what the checkpoint was trained on (fingerprint '
-      f'{fingerprint}, the checkpoint has {stored}): restore the files and '
-      'settings of the data, or use another workdir.'
-    )
 
 
 def _on_device(

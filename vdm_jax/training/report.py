@@ -8,11 +8,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from vdm_jax.training.finite import NonFiniteError
 from vdm_jax.training.writers import MetricWriter
-
-
-class NonFiniteError(RuntimeError):
-  """Too many batches in a row had a loss or gradient that was not finite."""
 
 
 class Report:

@@ -39,6 +39,7 @@ def restore(
   only: str | None = None,
   verify: Level = 'full',
   set_aside: bool = False,
+  check: Callable[[dict[str, Any]], None] | None = None,
 ) -> Restored | None:
   """Reads the step that was saved last, passing over damaged ones.
 
@@ -54,6 +55,7 @@ def restore(
     verify: what is compared with the manifest first: 'full' hashes every file,
       'size' compares sizes, 'off' trusts the disk.
     set_aside: rename damaged steps to <step>.corrupt.
+    check: given the metadata before any array is read; may raise.
 
   Returns:
     The step, or None if no step was ever finished in this directory.
@@ -72,7 +74,7 @@ def restore(
   while (step := _from_first_process(steps.newest(tried))) >= 0:
     try:
       level = verify if is_first else 'off'
-      metadata, leaves = _load(steps, step, wanted, only, level)
+      metadata, leaves = _load(steps, step, wanted, only, level, check)
     except manifest.DamagedError as damage:
       tried[step] = f'step {step}: {damage}'
       if is_first:
@@ -103,10 +105,13 @@ def _load(
   wanted: dict[str, Any],
   only: str | None,
   level: Level,
+  check: Callable[[dict[str, Any]], None] | None,
 ) -> tuple[dict[str, Any], list[jax.Array]]:
   """Returns metadata and arrays of a step, or raises DamagedError."""
   path = steps.step(step)
   body = together(manifest.read, path)
+  if check is not None:
+    check(body['metadata'])
   stored = body['leaves']
   if only is not None:
     part = f'{only}/'

@@ -5,12 +5,13 @@ that goes on from step k first drops the lines after k, which a killed process
 may have left: each step is logged once.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,11 +28,12 @@ class MetricWriter:
   def __init__(self, workdir: pathlib.Path, step: int):
     self._file = None
     self._tensorboard = None
+    self._path = workdir / 'metrics.jsonl'
     if jax.process_index() != 0:
       return
-    path = workdir / 'metrics.jsonl'
-    _keep_until(path, step)
-    self._file = path.open('a', encoding='utf-8')
+    with _naming(self._path):
+      _keep_until(self._path, step)
+      self._file = self._path.open('a', encoding='utf-8')
     # clu's writers need both; tensorflow alone takes seconds to import, and
     # then writes nothing.
     needed = 'tensorflow', 'tensorboard'
@@ -50,21 +52,34 @@ class MetricWriter:
     )
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes the metrics of one step."""
+    """Writes the metrics of one step; OSError says what hinders."""
     if self._file is None:
       return
     line: dict[str, Any] = {'step': step, **scalars}
-    self._file.write(json.dumps(line) + '\n')
-    self._file.flush()
+    with _naming(self._path):
+      self._file.write(json.dumps(line) + '\n')
+      self._file.flush()
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(step, scalars)
 
   def close(self) -> None:
     """Finishes all writes."""
     if self._file is not None:
-      self._file.close()
+      with contextlib.suppress(OSError):  # what `write` has said already
+        self._file.close()
     if self._tensorboard is not None:
       self._tensorboard.close()
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise OSError(
+      f'{path} cannot be written ({error.strerror}): free some space or mend '
+      'the folder; the same command goes on from the last checkpoint.'
+    ) from error
 
 
 def _keep_until(path: pathlib.Path, step: int) -> None:
