@@ -15,6 +15,7 @@ _TFDS = [
   'importlib_resources',  # etils needs it and does not say so
   'tensorflow-cpu>=2.18; platform_system == "Linux"',
 ]
+_NOTEBOOKS = ['ipykernel', 'matplotlib>=3.8']
 _BENCH = ['matplotlib>=3.8', 'scikit-learn>=1.5', 'torch<2.14']
 _TEXT = ['torch<2.14', 'transformers>=5']
 _PARITY = [  # other implementations to compare the metrics with
@@ -25,9 +26,12 @@ _PARITY = [  # other implementations to compare the metrics with
   'torchvision',
 ]
 _TEST = [
+  *_NOTEBOOKS,
   *_TFDS,
   'beartype>=0.19',
   'hypothesis>=6.100',
+  'nbclient',
+  'nbformat',
   'pytest>=8',
   'pytest-timeout>=2.3',
   'pytest-xdist>=3.6',
@@ -42,6 +46,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['vdm_jax', 'vdm_jax.*']),
+  package_data={'vdm_jax': ['models/**']},
   python_requires='>=3.11',
   install_requires=[
     'absl-py>=2.1',
@@ -65,6 +70,7 @@ setuptools.setup(
   extras_require={
     'tensorboard': _TENSORBOARD,
     'bench': _BENCH,
+    'notebooks': _NOTEBOOKS,
     'text': _TEXT,
     'tfds': _TFDS,
     'tpu': ['libtpu>=0.0.40'],  # compiles plans; a TPU has its own

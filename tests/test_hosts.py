@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import vdm_jax
 from tests import checkpoint_cases
 from tests.test_step import SHAPE, Line
 from tests.test_train import SETTINGS, run
@@ -37,7 +38,7 @@ def free_port():
     return listener.getsockname()[1]
 
 
-def start(workdir, num_hosts):
+def start(workdir, num_hosts, arguments=ARGUMENTS):
   """Starts a job of four devices, shared out over `num_hosts` processes."""
   port = free_port()
   hosts = []
@@ -48,7 +49,7 @@ def start(workdir, num_hosts):
     }
     command = [
       *(sys.executable, '-m', 'vdm_jax.main', f'--workdir={workdir}'),
-      *ARGUMENTS,
+      *arguments,
     ]
     if num_hosts > 1:
       command += [
@@ -91,9 +92,54 @@ def test_two_hosts_train_as_one(tmp_path):
     np.testing.assert_allclose(losses(together)[step], loss, rtol=1e-4)
   assert 'Exact evaluation' in logs[0]
   assert 'Exact evaluation' not in logs[1]
-  assert {p.name for p in (together / 'samples').iterdir()} == {
-    p.name for p in (alone / 'samples').iterdir()
+  # Six videos in batches of four; then the exact evaluation of as many.
+  for mode in ('sample', 'evaluate'):
+    arguments = f'--mode={mode}', '--num=6', '--seed=1'
+    logs = finish(alone, start(alone, 2, arguments))
+    alone_once = pictures(alone)
+    finish(alone, start(alone, 1, arguments))
+    assert pictures(alone) == alone_once
+  assert 'Exact evaluation of 6 videos' in logs[0]
+  assert 'Exact evaluation' not in logs[1]
+  assert pictures(together).keys() == pictures(alone).keys() - {
+    'sample_0000006_seed_1.png'
   }
+
+
+def pictures(workdir):
+  """Contact sheets of a workdir, as bytes by name."""
+  return {p.name: p.read_bytes() for p in (workdir / 'samples').glob('*.png')}
+
+
+def _draws_its_own(rank, port, path):
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(f'localhost:{port}', 2, rank)
+  model = vdm_jax.load('moving_shapes')
+  key = jax.random.fold_in(jax.random.key(0), rank)
+  # As many calls as a host has videos to judge: not the same for both.
+  for call in range(1 + rank):
+    videos = model.sample(key, 3, batch_size=2, num_steps=2)
+    np.save(path / f'{rank}_{call}.npy', videos)
+
+
+@pytest.mark.slow
+def test_hosts_may_draw_different_videos(tmp_path):
+  """An evaluation shares its videos out: each host draws its own."""
+  port = free_port()
+  children = [
+    checkpoint_cases.start(_draws_its_own, rank, port, tmp_path)
+    for rank in (0, 1)
+  ]
+  for child in children:
+    child.join(300)
+  assert [child.exitcode for child in children] == [0, 0]
+  model = vdm_jax.load('moving_shapes')
+  for rank in (0, 1):
+    key = jax.random.fold_in(jax.random.key(0), rank)
+    videos = model.sample(key, 3, batch_size=2, num_steps=2)
+    for call in range(1 + rank):
+      drawn = np.load(tmp_path / f'{rank}_{call}.npy')
+      np.testing.assert_allclose(drawn, videos, atol=1e-4)
 
 
 def _one_of_two(rank, port, workdir, dies_at):

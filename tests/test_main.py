@@ -71,6 +71,34 @@ def test_the_library_loads_and_samples_it(finished):
     model.sample(jax.random.key(0), num=1, stpes=4)
 
 
+def test_an_exported_model_draws_what_the_run_draws(finished, tmp_path):
+  folder = tmp_path / 'model'
+  vdm_jax.export(finished, folder)
+  run, exported = vdm_jax.load(finished), vdm_jax.load(folder)
+  np.testing.assert_array_equal(
+    *(m.sample(jax.random.key(0), 2, num_steps=1) for m in (run, exported))
+  )
+  assert exported.step == run.step
+
+  def size(path):
+    return sum(p.stat().st_size for p in (path / 'checkpoints').rglob('*'))
+
+  assert size(folder) < size(finished) / 2
+  with pytest.raises(FileExistsError, match='give a new folder'):
+    vdm_jax.export(finished, folder)
+
+
+def test_a_folder_comes_before_the_name_of_a_model(finished, monkeypatch):
+  assert vdm_jax.load('moving_shapes').video_shape == (8, 16, 16, 3)
+  here = finished.parent / 'moving_shapes'
+  here.symlink_to(finished)
+  monkeypatch.chdir(finished.parent)
+  try:
+    assert vdm_jax.load('moving_shapes').video_shape == (4, 16, 16, 3)
+  finally:
+    here.unlink()
+
+
 def test_a_model_continues_refines_and_enlarges_videos(finished, caplog):
   """What is given stays as it was; what is asked for is there."""
   model = vdm_jax.load(finished)

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from vdm_jax import video
-  from vdm_jax.loading import load
+  from vdm_jax.loading import export, load
   from vdm_jax.model import Model
 
-__all__ = ['Model', 'load', 'video']
+__all__ = ['Model', 'export', 'load', 'video']
 __version__ = '0.1.0'
 
-_HOME = {'load': 'vdm_jax.loading', 'Model': 'vdm_jax.model'}
+_HOME = {
+  'export': 'vdm_jax.loading',
+  'load': 'vdm_jax.loading',
+  'Model': 'vdm_jax.model',
+}
 
 
 def __getattr__(name: str):

@@ -1,5 +1,10 @@
-"""Trained models from the folders of their runs."""
+"""Trained models from the folders of their runs, and those of the package.
 
+`models/NAME` in this package is a folder like that of a run: the config, the
+moving average alone, and a model card.
+"""
+
+import contextlib
 import functools
 import hashlib
 import json
@@ -17,6 +22,7 @@ from vdm_jax.job import Job
 from vdm_jax.model import Model
 from vdm_jax.systems.trained import ALL_TIMES
 from vdm_jax.training import foreign, manifest
+from vdm_jax.training.checkpoint import Checkpointer
 from vdm_jax.training.experts import Expert, Experts
 from vdm_jax.training.identity import check_same, identity
 from vdm_jax.training.restore import Restored, restore
@@ -25,12 +31,15 @@ from vdm_jax.training.transfer import transfer
 
 Path = str | os.PathLike
 
+_SHIPPED = pathlib.Path(__file__).parent / 'models'
+
 
 def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
   """Loads the newest whole checkpoint of a run; writes nothing.
 
   Args:
-    workdir: of the run; several are expert denoisers, of all noise levels
+    workdir: of the run, or the name of a model that comes with the package,
+      'moving_shapes'; several are expert denoisers, of all noise levels
       together, and make one model.
     encoder: folder of the text encoder, or of the visual one of a model
       without text, where it is not the config's.  Of two text encoders it is
@@ -42,7 +51,7 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
     ValueError: if experts are of different models, or not of every noise level.
   """
   alone = isinstance(workdir, str | os.PathLike)
-  paths = [pathlib.Path(p) for p in ([workdir] if alone else workdir)]
+  paths = [find(path) for path in ([workdir] if alone else workdir)]
   job, *others = [_job(path, encoder) for path in paths]
   for path, other in zip(paths[1:], others, strict=True):
     _check_same(job, other, path)
@@ -70,6 +79,38 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
     step=max(steps),
     fingerprint='-'.join(sorted(map(_fingerprint, paths, steps))),
   )
+
+
+def find(workdir: Path) -> pathlib.Path:
+  """Returns the folder of a run, or of a model that comes with the package."""
+  path = pathlib.Path(workdir)
+  shipped = {model.name: model for model in _SHIPPED.iterdir()}
+  if (path / 'config.json').exists() or str(workdir) not in shipped:
+    return path
+  return shipped[str(workdir)]
+
+
+def export(workdir: Path, folder: Path) -> None:
+  """Writes what `load` needs of a run, a fraction of it, into a new folder.
+
+  Args:
+    workdir: of the run.
+    folder: gets the config and the moving average of the newest checkpoint.
+
+  Raises:
+    FileExistsError: if the folder is there.
+    FileNotFoundError, CheckpointError: as in `load`.
+  """
+  source, target = find(workdir), pathlib.Path(folder)
+  config = jobs.read_config(source)
+  restored = _restored(source, jobs.build(config))
+  if target.exists():
+    raise FileExistsError(f'{target} is there: give a new folder.')
+  jobs.open_workdir(target, config)
+  said = {'config': identity(config)}
+  with contextlib.closing(Checkpointer(target / 'checkpoints')) as checkpoints:
+    checkpoints.save(restored.step, {'ema': restored.state}, said)
+    checkpoints.wait()
 
 
 def to_start_from(job: Job, workdir: pathlib.Path) -> dict[str, Any]:

@@ -50,6 +50,12 @@ class Adam:
           f'config.optimizer.scales.{name}={scale} is not allowed: give 0 or '
           'more.'
         )
+    if 0 < self.decay_steps <= self.warmup_steps:
+      raise ValueError(
+        f'config.optimizer.decay_steps={self.decay_steps} is not allowed: give '
+        f'more than the {self.warmup_steps} of config.optimizer.warmup_steps, '
+        'or 0 for no decay.'
+      )
 
   def schedule(self) -> optax.Schedule:
     """Returns step -> learning rate."""

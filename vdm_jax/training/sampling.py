@@ -84,6 +84,8 @@ class VideoSampler:
   ):
     self._system = system
     self._bar = tqdm(disable=True)
+    # Without a mesh every host draws for itself, perhaps other videos.
+    self._is_shared = mesh is not None and jax.process_count() > 1
     if mesh is not None:
       whole = sharding.rounded_up(mesh, settings.batch_size)
       settings = dataclasses.replace(settings, batch_size=whole)
@@ -169,7 +171,7 @@ class VideoSampler:
           system=self._system,
           num_steps=self.settings.num_steps,
         )
-        if jax.process_count() > 1:
+        if self._is_shared:
           drawn = multihost_utils.process_allgather(drawn, tiled=True)
         videos.append(np.asarray(drawn))
       jax.effects_barrier()
