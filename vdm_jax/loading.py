@@ -184,13 +184,12 @@ def _restored(workdir: pathlib.Path, job: Job) -> Restored:
   like = jax.eval_shape(
     lambda key: job.system.init(key, job.video_shape), jax.random.key(0)
   )
-  config = identity(jobs.read_config(workdir))
-  restored = restore(
-    workdir / 'checkpoints',
-    like,
-    only='ema',
-    check=functools.partial(check_same, config=config),
+  check = functools.partial(  # the data may have moved since
+    check_same,
+    config=identity(jobs.read_config(workdir)),
+    sections=('system.', 'network.'),
   )
+  restored = restore(workdir / 'checkpoints', like, only='ema', check=check)
   if restored is None:
     raise FileNotFoundError(
       f'{workdir} has no finished checkpoint yet: train until the first one.'

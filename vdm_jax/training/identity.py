@@ -50,6 +50,7 @@ def check_same(
   metadata: Mapping[str, Any],
   config: Mapping[str, Any],
   fingerprint: str | None = None,
+  sections: tuple[str, ...] = ('',),
 ) -> None:
   """Raises ConfigError if a checkpoint is of another config or of other data.
 
@@ -57,8 +58,14 @@ def check_same(
     metadata: of the checkpoint; one that has no config fits any.
     config: the fields that say what is trained.
     fingerprint: of the data; None where it does not matter.
+    sections: beginnings of the names of fields that matter; by default all.
   """
-  if changed := changed_fields(metadata.get('config') or config, config):
+
+  def those(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in fields.items() if k.startswith(sections)}
+
+  trained = metadata.get('config') or config
+  if changed := changed_fields(those(trained), those(config)):
     raise ConfigError(
       f'the checkpoint is of another config ({changed}): use its values, or '
       'another --workdir.'
