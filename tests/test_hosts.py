@@ -120,6 +120,7 @@ def _draws_its_own(rank, port, path):
   for call in range(1 + rank):
     videos = model.sample(key, 3, batch_size=2, num_steps=2)
     np.save(path / f'{rank}_{call}.npy', videos)
+  jax.distributed.shutdown()  # waits for the other one
 
 
 @pytest.mark.slow

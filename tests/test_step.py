@@ -201,6 +201,10 @@ def test_learning_rate_warms_up_and_decays():
   constant = Adam(learning_rate=1.0, warmup_steps=4).schedule()
   np.testing.assert_allclose([constant(s) for s in (2, 4, 999)], [0.5, 1, 1])
   assert Adam(learning_rate=1.0, warmup_steps=0).schedule()(0) == 1.0
+  with pytest.raises(
+    ValueError, match='decay_steps=20 is not allowed: give more'
+  ):
+    Adam(warmup_steps=20, decay_steps=20)
 
 
 def test_gradients_are_clipped_by_their_global_norm():
