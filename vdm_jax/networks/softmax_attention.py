@@ -29,7 +29,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import Array, lax
 
-_ON_CHIP = 64 * 2**20  # bytes of logits at once; v4 to v6e hold 128 MiB
+# Bytes of logits of a video at once: the fast memory of v4 to v6e is 128 MiB.
+_ON_CHIP = 64 * 2**20
 _MATRIX_UNIT = 128  # rows
 
 
