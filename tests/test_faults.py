@@ -155,14 +155,25 @@ def test_a_checkpoint_of_another_config_is_refused_before_it_is_read(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fault(10)
-def test_a_run_goes_on_with_another_mesh(tmp_path, undisturbed):
-  """The same batches, the same losses but for the order of sums."""
-  run(tmp_path, settings=SHORT)
-  run(tmp_path, mesh=MeshShape(data=2, fsdp=4).build())
-  for line, other in zip(
-    metrics(tmp_path), metrics(undisturbed[0]), strict=True
+def test_a_run_goes_on_with_another_mesh(tmp_path):
+  """1, 4, 2, 8 devices: the same batches, losses but for the order of sums."""
+  settings = dataclasses.replace(SETTINGS, log_every=1)
+  run(tmp_path / 'whole', settings=settings)
+  shapes = MeshShape(data=1), MeshShape(fsdp=2), MeshShape(), MeshShape(fsdp=4)
+  for devices, shape, until in zip(
+    (1, 4, 2, 8), shapes, (1, 3, 4, 6), strict=True
   ):
-    np.testing.assert_allclose(line['loss'], other['loss'], rtol=1e-5)
+    result = run(
+      tmp_path / 'parts',
+      settings=dataclasses.replace(settings, num_steps=until),
+      mesh=shape.build(jax.devices()[:devices]),
+    )
+    assert len(result.state.params['kernel'].sharding.device_set) == devices
+  for part, whole in zip(
+    metrics(tmp_path / 'parts'), metrics(tmp_path / 'whole'), strict=True
+  ):
+    assert part['step'] == whole['step']
+    np.testing.assert_allclose(part['loss'], whole['loss'], rtol=1e-5)
 
 
 @pytest.mark.fault(30)
