@@ -51,6 +51,7 @@ def losses(workdir):
   return [(line['step'], line['loss']) for line in map(json.loads, lines)]
 
 
+@pytest.mark.slow  # CI runs it; the default run has faster ones
 @pytest.mark.fault(2)
 def test_sigkill_of_a_trainer_changes_nothing(tmp_path):
   """Parameters, EMA, optimizer and losses, to the last bit."""
