@@ -7,8 +7,8 @@
 set -euo pipefail
 
 # jax takes the GPU of a task's number, so all GPUs of a node must be visible to
-# each (no --gpus-per-task).  The tasks end one another by jax itself: SLURM's
-# SIGKILL would hide the exit code of the first.
+# each (no --gpus-per-task).  The tasks end one another by jax itself, which
+# lets them save at a signal.  srun's code is the highest of all tasks.
 code=0
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --label --kill-on-bad-exit=0 \
   --wait=600 python -m vdm_jax.main --distributed "$@" || code=$?

@@ -48,9 +48,9 @@ while :; do
   lasted=$((SECONDS - began))
   [[ ! $told ]] || break
   ((code == 75 || code >= 128)) || break
-  ((lasted < 600)) || short=0
-  if ((++short >= 5)); then
-    say "exit code $code, five times within ten minutes: giving up."
+  if ((lasted < 600)); then ((++short)); else short=0; fi
+  if ((short >= 5)); then
+    say "exit code $code, five times in a row within ten minutes: giving up."
     break
   fi
   say "exit code $code after $lasted s: the same command again."

@@ -65,7 +65,7 @@ attend() {
 }
 
 stop() {
-  idle || kill -TERM "$(<"$state/pid")"
+  idle || kill -TERM "$(<"$state/pid")" 2>/dev/null || true  # just gone
   flock "$state/lock" true  # free once the job has saved and left
   status
 }

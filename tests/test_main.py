@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pathlib
 import shutil
 from unittest import mock
 
@@ -97,6 +98,25 @@ def test_a_folder_comes_before_the_name_of_a_model(finished, monkeypatch):
     assert vdm_jax.load('moving_shapes').video_shape == (4, 16, 16, 3)
   finally:
     here.unlink()
+
+
+def test_the_command_line_takes_no_model_for_a_workdir(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  said = fails(capsys, pathlib.Path('moving_shapes'), '--mode=sample')
+  assert 'moving_shapes is not a workdir' in said
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_model_known_by_its_encoder_is_not_exported(finished, tmp_path):
+  run = tmp_path / 'run'
+  run.mkdir()
+  config = json.loads((finished / 'config.json').read_text())
+  config['text'] = {'encoder': 'somewhere'}
+  (run / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(ValueError, match='share the whole folder'):
+    vdm_jax.export(run, tmp_path / 'model')
 
 
 def test_a_model_continues_refines_and_enlarges_videos(finished, caplog):

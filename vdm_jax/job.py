@@ -259,6 +259,8 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
   steps = StepDirectory(workdir / 'checkpoints')
   if steps.path.exists() and jax.process_index() == 0:
     steps.lock().close()  # or says which run has it
+  if jax.process_index() != 0:  # one file for all hosts
+    return
   temporary = workdir / f'config.{os.getpid()}.tmp'
   temporary.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)

@@ -82,30 +82,36 @@ def load(workdir: Path | Sequence[Path], encoder: Path | None = None) -> Model:
 
 
 def find(workdir: Path) -> pathlib.Path:
-  """Returns the folder of a run, or of a model that comes with the package."""
+  """Returns a folder, or where there is none that of a model of this name."""
   path = pathlib.Path(workdir)
   shipped = {model.name: model for model in _SHIPPED.iterdir()}
-  if (path / 'config.json').exists() or str(workdir) not in shipped:
-    return path
-  return shipped[str(workdir)]
+  return path if path.exists() else shipped.get(str(workdir), path)
 
 
 def export(workdir: Path, folder: Path) -> None:
   """Writes what `load` needs of a run, a fraction of it, into a new folder.
 
   Args:
-    workdir: of the run.
+    workdir: of the run; its model takes classes or nothing.
     folder: gets the config and the moving average of the newest checkpoint.
 
   Raises:
     FileExistsError: if the folder is there.
     FileNotFoundError, CheckpointError: as in `load`.
+    ValueError: for a model of text or images, or on several hosts.
   """
   source, target = find(workdir), pathlib.Path(folder)
   config = jobs.read_config(source)
-  restored = _restored(source, jobs.build(config))
+  if jax.process_count() > 1:
+    raise ValueError('export works on one host: run it without the others.')
+  if {'text', 'clip_text', 'visual'} & config.keys():
+    raise ValueError(
+      f'the model of {source} is known by its encoder too: share the whole '
+      'folder, whose store says which one it is.'
+    )
   if target.exists():
     raise FileExistsError(f'{target} is there: give a new folder.')
+  restored = _restored(source, jobs.build(config))
   jobs.open_workdir(target, config)
   said = {'config': identity(config)}
   with contextlib.closing(Checkpointer(target / 'checkpoints')) as checkpoints:

@@ -195,7 +195,8 @@ def _whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
 
 def _loader(workdirs: list[str]) -> functools.partial:
   """What loads the model of a workdir, or of several of experts."""
-  where = workdirs if len(workdirs) > 1 else workdirs[0]
+  paths = [pathlib.Path(name).absolute() for name in workdirs]  # no names
+  where = paths if len(paths) > 1 else paths[0]
   return functools.partial(load, where, _ENCODER.value)
 
 

@@ -7,14 +7,15 @@
 `attend` is that.  The others give the same numbers:
 
 `attend_in_frames` keeps the logits of all frames, gigabytes, out of memory.  A
-few frames at a time go through, few enough for their logits to stay on the
-chip, and the backward pass computes them again (FlashAttention: Dao et al.
-2022, section 3; with P = [p_ij], its equations for one frame are
+few frames at a time go through, few enough for the logits of a video to stay
+on the chip, and the backward pass computes them again (FlashAttention: Dao et
+al. 2022, section 3).  With Q already divided by sqrt(d), l_i the log of the sum
+over j of exp(logit_ij), and P = exp(Q K^T - l), its equations for a frame are
 
     dV = P^T dO,    dS = P * (dO V^T - rowsum(dO * O)),
     dQ = dS K,      dK = dS^T Q
 
-with P = exp(Q K^T - l), l_i = log of the sum over j of exp(logit_ij)).
+so that only reverse differentiation is possible where frames are many.
 
 `attend_over_time` has tiny sequences, the frames of a pixel, in great number:
 matrices of 16 x 16 leave a matrix unit of 128 x 128 almost idle.  Several
@@ -71,16 +72,17 @@ def attend_in_frames(q: Array, k: Array, v: Array, heads: int) -> Array:
   q, k, v = (
     rearrange(a, 'b f y x (h d) -> b f (y x) h d', h=heads) for a in (q, k, v)
   )
-  if _frames_at_once(*q.shape[1:4]) == q.shape[1]:
+  _, num_frames, n, _, _ = q.shape
+  if num_frames * _size_of_logits(n, heads) <= _ON_CHIP:
     out = attend(q, k, v)
   else:
     out = _in_parts(q / math.sqrt(q.shape[-1]), k, v)
   return rearrange(out, 'b f (y x) h d -> b f y x (h d)', y=height)
 
 
-def _frames_at_once(num_frames: int, n: int, heads: int) -> int:
-  """How many frames have logits that stay on the chip, a divisor of all."""
-  return _largest_divisor(num_frames, max(1, _ON_CHIP // (4 * heads * n * n)))
+def _size_of_logits(n: int, heads: int) -> int:
+  """Bytes of a frame's."""
+  return 4 * heads * n * n
 
 
 @jax.custom_vjp
@@ -104,7 +106,9 @@ def _part_by_part(
   function: Callable[..., tuple[Array, ...]], *arrays: Array
 ) -> tuple[Array, ...]:
   """Applies a function of [B, F, ...] to a few frames after the other."""
-  size = _frames_at_once(*arrays[0].shape[1:4])
+  _, num_frames, n, heads, _ = arrays[0].shape
+  fit = max(1, _ON_CHIP // _size_of_logits(n, heads))
+  size = _largest_divisor(num_frames, fit)
   parts = (rearrange(a, 'b (g f) ... -> g b f ...', f=size) for a in arrays)
   done = lax.map(lambda part: function(*part), tuple(parts))
   return tuple(rearrange(a, 'g b f ... -> b (g f) ...') for a in done)

@@ -55,7 +55,8 @@ def check_same(
   """Raises ConfigError if a checkpoint is of another config or of other data.
 
   Args:
-    metadata: of the checkpoint; one that has no config fits any.
+    metadata: of the checkpoint; one that has no config, or no fingerprint,
+      fits any.
     config: the fields that say what is trained.
     fingerprint: of the data; None where it does not matter.
     sections: beginnings of the names of fields that matter; by default all.
@@ -71,7 +72,7 @@ def check_same(
       'another --workdir.'
     )
   stored = metadata.get('fingerprint')
-  if fingerprint not in (None, stored):
+  if stored and fingerprint not in (None, stored):
     raise ConfigError(
       f'the data is not what the checkpoint was trained on (fingerprint '
       f'{fingerprint}, the checkpoint has {stored}): restore the files and '

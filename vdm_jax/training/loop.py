@@ -224,8 +224,8 @@ def train(
       check_finite(
         state,
         f'the state after step {at}',
-        'lower config.optimizer.learning_rate, and run again to go on from '
-        'the last checkpoint',
+        'train in another --workdir, with a lower '
+        'config.optimizer.learning_rate',
       )
       seen = {'examples_seen': at * settings.batch_size}
       checkpoints.save(at, state, seen | about)

@@ -71,9 +71,8 @@ class Report:
     if run >= self._max_skipped:
       raise NonFiniteError(
         f'the loss or the gradient was not finite in {run} batches in a row, '
-        f'up to step {step}: look at the data, lower '
-        'config.optimizer.learning_rate, and run again to go on from the '
-        'last checkpoint.'
+        f'up to step {step}: look at the data, or train in another '
+        '--workdir with a lower config.optimizer.learning_rate.'
       )
     if np.isfinite(values['loss']):
       self._losses.append(values['loss'])
