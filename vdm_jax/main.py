@@ -196,7 +196,7 @@ def _whole_numbers(flag: flags.FlagHolder) -> list[int] | None:
 def _loader(workdirs: list[str]) -> functools.partial:
   """What loads the model of a workdir, or of several of experts."""
   paths = [pathlib.Path(name).absolute() for name in workdirs]  # no names
-  where = paths if len(paths) > 1 else paths[0]
+  where = paths[0] if len(paths) == 1 else paths
   return functools.partial(load, where, _ENCODER.value)
 
 
@@ -221,7 +221,7 @@ def _command(mode: str) -> functools.partial:
   config = _CONFIG.value and _CONFIG.value.to_dict()
   options = _sample_options
   drawing: dict[str, Any] = {'num': _NUM.value, 'seed': _SEED.value}
-  own = [_WORKDIR.value, *_EXPERTS.value]
+  own = [name for name in (_WORKDIR.value, *_EXPERTS.value) if name]
   trained = {**drawing, 'load': _loader(own)}
   known = {
     'train': functools.partial(commands.train, config, num=_NUM.value),
