@@ -65,6 +65,7 @@ def test_captions_are_encoded_trained_and_judged(trained):
   assert PROMPT in store
 
 
+@pytest.mark.slow
 def test_a_prompt_is_what_the_network_sees(trained, monkeypatch):
   saved = {}
 

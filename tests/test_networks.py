@@ -74,6 +74,7 @@ def test_parameter_counts_are_those_of_the_papers(network, millions):
   assert num_parameters(network) / 1e6 == pytest.approx(millions, rel=0.01)
 
 
+@pytest.mark.slow
 def test_parameters_are_float32_and_bfloat16_changes_little():
   half = TINY.clone(dtype=jnp.bfloat16)
   z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))

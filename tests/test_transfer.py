@@ -95,6 +95,7 @@ def test_each_part_learns_at_its_own_rate(kind):
     kind(scales={'base': -1.0})
 
 
+@pytest.mark.slow
 def test_a_fixed_base_generator_is_the_one_that_was_given(tmp_path):
   """Through the training loop: weights, moving average and optimizer."""
   fused = system(

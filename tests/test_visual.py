@@ -236,6 +236,7 @@ def run(num_images=0, frames=2):
   return forward
 
 
+@pytest.mark.slow
 def test_zeros_are_no_embedding():
   forward = run()
   nothing = forward()
