@@ -19,17 +19,8 @@ def test_every_notebook_has_a_smoke_size():
   assert {path.stem for path in NOTEBOOKS.glob('*.ipynb')} == SMALL.keys()
 
 
-@pytest.mark.parametrize(
-  'name',
-  [
-    'noise_priors',
-    *(
-      pytest.param(n, marks=pytest.mark.slow)
-      for n in SMALL
-      if n != 'noise_priors'
-    ),
-  ],
-)
+@pytest.mark.slow  # CI runs them
+@pytest.mark.parametrize('name', SMALL)
 def test_a_notebook_runs(tmp_path, monkeypatch, name):
   root = str(NOTEBOOKS.parent)
   monkeypatch.setenv('PYTHONPATH', root)
