@@ -256,11 +256,11 @@ def open_workdir(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
         'or another --workdir.'
       )
   workdir.mkdir(parents=True, exist_ok=True)
-  steps = StepDirectory(workdir / 'checkpoints')
-  if steps.path.exists() and jax.process_index() == 0:
-    steps.lock().close()  # or says which run has it
-  if jax.process_index() != 0:  # one file for all hosts
+  if jax.process_index() != 0:  # one lock and one file for all hosts
     return
+  steps = StepDirectory(workdir / 'checkpoints')
+  if steps.path.exists():
+    steps.lock().close()  # or says which run has it
   temporary = workdir / f'config.{os.getpid()}.tmp'
   temporary.write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
   os.replace(temporary, path)
