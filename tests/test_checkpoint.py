@@ -71,6 +71,22 @@ def test_round_trip_is_exact(opened):
   assert bits(ckpt.restore(make(5)).state) == bits(make(3))
 
 
+@pytest.mark.parametrize(('part', 'cut'), [(2**16, True), (2**16 - 4, False)])
+def test_devices_write_parts_of_what_they_share_unless_it_is_small(
+  opened, caplog, part, cut
+):
+  """Each part takes a compilation: not for arrays of a few bytes."""
+  mesh = jax.make_mesh((8,), ('data',))
+  everywhere = jax.NamedSharding(mesh, jax.P())
+  array = np.arange(8 * part // 4, dtype=np.float32)
+  ckpt = opened()
+  with jax.log_compiles(), caplog.at_level(logging.WARNING):
+    ckpt.save(1, {'w': jax.device_put(array, everywhere)}, {})
+  assert ('Compiling jit(slice)' in caplog.text) is cut
+  like = {'w': jax.ShapeDtypeStruct(array.shape, array.dtype)}
+  np.testing.assert_array_equal(ckpt.restore(like).state['w'], array)
+
+
 def test_save_returns_early_and_survives_donation_and_interrupt(
   opened, run, monkeypatch
 ):

@@ -144,6 +144,7 @@ class Checkpointer:
         manifest.write(self._steps.saving(step), content)
         self._steps.publish(step)
         self._steps.prune(self._keep)
+        self._steps.tidy()  # what late writers of a failed save have made
     except Exception as error:
       raise self._failed(step, size, error) from error
 
