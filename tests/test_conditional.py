@@ -132,9 +132,8 @@ def test_exact_draws_have_no_error_but_chance():
   assert found['regression'] < 0.25
 
 
-@pytest.mark.parametrize(
-  'redraw', [False, pytest.param(True, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('redraw', [False, True])
 def test_guidance_joins_frames_where_replacement_cannot(redraw):
   """Section 3.1's claim, in numbers.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from tests.pipeline_cases import same, take
 from tests.video_files import numbered, numbers, write
 from vdm_jax.config import ConfigError
@@ -118,11 +119,7 @@ SYSTEM = VDM(NETWORK, noise=Mixed(1.0))
 
 @functools.cache
 def params():
-  fresh = SYSTEM.init(jax.random.key(0), (3, 8, 8, 3))
-  return jax.tree.map(
-    lambda x: x + 0.2 * np.random.default_rng(x.size).normal(size=x.shape),
-    fresh,
-  )
+  return moved_of(SYSTEM, (3, 8, 8, 3))
 
 
 def batch():

@@ -6,7 +6,6 @@ import logging
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +18,7 @@ from tests.command_line import (
   forget_flags,
   saved_by,
 )
+from tests.parameters import moved_of
 from tests.test_videofusion import BASE, SHAPE, Small, system
 from vdm_jax import main
 from vdm_jax.cascade import run
@@ -48,19 +48,10 @@ def small(visual_dim=0):
     prior=None,
     parameterization=V(),
   )
-  shapes = jax.eval_shape(lambda k: bare.init(k, SHAPE), jax.random.key(0))
   settings = SampleSettings(sampler=DDIM(), num_steps=2, batch_size=2)
   seen = Pictures(VisualSettings('thumbnail'), 48, pathlib.Path())
   seen = Conditions(pictures=seen) if visual_dim else Conditions()
-  return Model(bare, moved(shapes), SHAPE, settings, seen)
-
-
-def moved(params):
-  """Parameters of these shapes, far from their zeros."""
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), params
-  )
+  return Model(bare, moved_of(bare, SHAPE), SHAPE, settings, seen)
 
 
 def test_flags_number_who_shares_noise(tmp_path, monkeypatch):

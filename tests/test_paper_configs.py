@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from tests.parameters import moved
 from tests.text_cases import encode_words, write_store
 from tests.video_files import numbered, write
 from vdm_jax import cascade
@@ -241,6 +242,7 @@ def test_stages_of_pyocos_cascade_fit_each_other():
     config_of('pyoco_text_to_video', 'base', 'sr256')
 
 
+@pytest.mark.slow
 def test_interpolation_starts_from_the_base_model_and_overlooks_what_it_knows():
   """Appendix A.1 (6): at the start it is the base model."""
   base, finer = (
@@ -249,10 +251,7 @@ def test_interpolation_starts_from_the_base_model_and_overlooks_what_it_knows():
   )
   shape = finer.video_shape
   rng = np.random.default_rng(0)
-  trained = jax.tree.map(
-    lambda a: jnp.asarray(0.3 * rng.normal(size=a.shape), 'f4'),
-    shapes_of(base),
-  )
+  trained = moved(shapes_of(base))
   fresh = jax.jit(lambda key: finer.system.init(key, shape))(jax.random.key(0))
   adapted = finer.system.adapted(trained, fresh)
   params, report = transfer(fresh, {'': adapted})

@@ -274,6 +274,7 @@ def test_micro_batches_and_recomputation_trade_memory_for_work():
   assert 1.2 < remat.flops / plain.flops <= 4 / 3
 
 
+@pytest.mark.slow
 def test_the_advice_fits_and_is_among_the_fastest():
   made = config(**(SMALL | {'train__batch_size': 4}))
   loads = [

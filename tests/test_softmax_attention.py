@@ -110,8 +110,9 @@ def test_logits_of_all_frames_are_never_there(monkeypatch):
   assert largest(lambda *a: by_frame(*a)) >= 8 * logits
 
 
-@pytest.mark.parametrize('frames', [5, 16])
-@pytest.mark.parametrize('sides', [(2, 4), (1, 7), (4, 8)])
+@pytest.mark.parametrize(
+  ('frames', 'sides'), [(5, (2, 4)), (16, (2, 4)), (5, (1, 7)), (16, (4, 8))]
+)
 def test_pixels_that_share_a_product_are_pixels_alone(frames, sides):
   q, k, v = jax.random.normal(jax.random.key(0), (3, 2, frames, *sides, 12))
   relative = jax.random.normal(jax.random.key(1), (frames, frames, 4))

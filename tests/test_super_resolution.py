@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from vdm_jax.diffusion import gaussian
 from vdm_jax.diffusion.decomposed import BaseResidual
 from vdm_jax.model import Model
@@ -32,11 +33,7 @@ SYSTEM = SuperResolution(NETWORK)
 
 @functools.cache
 def params():
-  shapes = jax.eval_shape(lambda k: SYSTEM.init(k, SHAPE), jax.random.key(0))
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes
-  )
+  return moved_of(SYSTEM, SHAPE)
 
 
 def videos(rows=2, frames=4, size=8):

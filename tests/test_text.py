@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from tests.pipeline_cases import take
 from tests.text_cases import TEXT, encode_words, tiny_encoder, write_store
 from vdm_jax.data.folder import VideoFolder
@@ -278,11 +279,7 @@ NETWORKS = {
 
 @functools.cache
 def params_of(text):
-  fresh = VDM(NETWORKS[text]).init(jax.random.key(0), (2, 8, 8, 3))
-  return jax.tree.map(
-    lambda x: x + 0.2 * np.random.default_rng(x.size).normal(size=x.shape),
-    fresh,
-  )
+  return moved_of(VDM(NETWORKS[text]), (2, 8, 8, 3))
 
 
 def run_network(text, z, **options):

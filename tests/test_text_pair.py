@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 import vdm_jax
 from tests.command_line import CONFIGS, EIGHT, command, forget_flags
+from tests.parameters import moved, moved_of
 from tests.pipeline_cases import take
 from tests.text_cases import encode_words, tiny_encoder, write_store
 from vdm_jax import job
@@ -54,19 +55,11 @@ FORMS = {
 }
 
 
-def moved(params):
-  """Parameters away from their zeros, but as they are in shape."""
-  return jax.tree.map(
-    lambda x: x + 0.3 * np.random.default_rng(x.size).normal(size=x.shape),
-    params,
-  )
-
-
 @functools.cache
 def trained(form):
   """A network of a video of three frames and two images, and its parameters."""
   system = VDM(FORMS[form])
-  params = moved(jax.jit(system.init, static_argnums=1)(KEY, (5, 4, 4, 3)))
+  params = moved_of(system, (5, 4, 4, 3))
   z = jax.random.normal(jax.random.key(1), (2, 5, 4, 4, 3))
 
   @jax.jit
@@ -112,8 +105,8 @@ def test_pixels_attend_to_both_sequences_under_one_softmax():
   """Against a loop in float64."""
   x = np.random.default_rng(1).normal(size=(2, 1, 2, 2, 8)).astype(np.float32)
   cond = captions((2,))
-  variables = moved(Reads().init(KEY, jnp.asarray(x), cond))
-  found = Reads().apply(variables, jnp.asarray(x), cond) - x
+  variables = moved(jax.eval_shape(Reads().init, KEY, jnp.asarray(x), cond))
+  found = jax.jit(Reads().apply)(variables, jnp.asarray(x), cond) - x
   p = jax.tree.map(lambda a: np.asarray(a, np.float64), variables['params'])
   cross = p['cross']
 

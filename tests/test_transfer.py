@@ -13,6 +13,7 @@ import pytest
 
 import vdm_jax
 from tests.command_line import EIGHT, SHAPES, command, saved_by
+from tests.parameters import moved_of
 from tests.test_main_videofusion import pictured
 from tests.test_networks import TINY, random_variables
 from tests.test_videofusion import SHAPE, Small, system
@@ -104,11 +105,7 @@ def test_a_fixed_base_generator_is_the_one_that_was_given(tmp_path):
     training='fixed',
   )
   source = Pictured(MovingShapes(num_clips=8, num_frames=6, height=8, width=8))
-  shapes = jax.eval_shape(lambda k: fused.init(k, SHAPE), jax.random.key(0))
-  rng = np.random.default_rng(0)
-  base = jax.tree.map(
-    lambda x: 0.3 * rng.normal(size=x.shape).astype('float32'), shapes['base']
-  )
+  base = jax.device_get(moved_of(fused, SHAPE)['base'])
   result = loop.train(
     fused,
     source,
@@ -262,7 +259,7 @@ def test_an_inflated_image_model_is_that_model_frame_by_frame(image):
   frames = jax.jit(lambda z: own.apply({'params': trained}, z, logsnr))(z)
   video = jax.jit(lambda z: grown.apply({'params': params}, z, logsnr))(z)
   np.testing.assert_array_equal(video, frames)
-  alone = own.apply({'params': trained}, z[:, 2:3], logsnr)
+  alone = jax.jit(own.apply)({'params': trained}, z[:, 2:3], logsnr)
   np.testing.assert_allclose(frames[:, 2:3], alone, rtol=1e-4, atol=1e-4)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from vdm_jax.config import ConfigError
 from vdm_jax.job import build
 from vdm_jax.networks.unet import UNet
@@ -27,17 +28,7 @@ SYSTEM = VDM(NETWORK)
 
 @pytest.fixture(scope='module')
 def params():
-  """Parameters away from their zeros, so that conditions matter."""
-  fresh = SYSTEM.init(jax.random.key(0), SHAPE)
-  leaves, tree = jax.tree.flatten(fresh)
-  keys = jax.random.split(jax.random.key(1), len(leaves))
-  return jax.tree.unflatten(
-    tree,
-    [
-      x + 0.2 * jax.random.normal(k, x.shape)
-      for x, k in zip(leaves, keys, strict=True)
-    ],
-  )
+  return moved_of(SYSTEM, SHAPE)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from vdm_jax import samplers
 from vdm_jax.config import ConfigError
 from vdm_jax.diffusion import decomposed, gaussian
@@ -87,13 +88,7 @@ def system(**changes):
 
 @functools.cache
 def params_of(fitted=False, unet=False):
-  """Parameters away from their zeros, drawn without compiling anything."""
-  vf = of_unets() if unet else system(fitted_share=fitted)
-  shapes = jax.eval_shape(lambda k: vf.init(k, SHAPE), jax.random.key(0))
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes
-  )
+  return moved_of(of_unets() if unet else system(fitted_share=fitted), SHAPE)
 
 
 def of_unets():
@@ -319,6 +314,7 @@ def test_guidance_in_sampling_reaches_all_whatever_training_was():
     np.testing.assert_allclose(run(training), joint, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_joint_and_fixed_training_are_what_table_7_compares():
   _, own, others = gradients('joint')
   assert largest(others['base']) > 0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import moved_of
 from tests.pipeline_cases import take
 from tests.test_main_text import Words
 from tests.test_networks import random_variables
@@ -216,11 +217,7 @@ NETWORK = UNet(
 
 @functools.cache
 def params():
-  fresh = VDM(NETWORK).init(jax.random.key(0), (2, 8, 8, 3))
-  return jax.tree.map(
-    lambda x: x + 0.2 * np.random.default_rng(x.size).normal(size=x.shape),
-    fresh,
-  )
+  return moved_of(VDM(NETWORK), (2, 8, 8, 3))
 
 
 def run(num_images=0, frames=2):
