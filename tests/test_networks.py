@@ -10,6 +10,7 @@ import pytest
 
 from vdm_jax.networks import blocks
 from vdm_jax.networks.attention import TemporalAttention
+from vdm_jax.networks.efficient import EfficientUNet
 from vdm_jax.networks.embeddings import ConditionEmbedding
 from vdm_jax.networks.normalization import GroupNorm, num_groups
 from vdm_jax.networks.unet import UNet
@@ -219,6 +220,13 @@ def test_dropout_is_on_in_training_only():
     for k in (0, 1)
   )
   assert np.abs(np.asarray(first - second)).max() > 1e-2
+
+
+@pytest.mark.parametrize('network', [UNet, EfficientUNet])
+@pytest.mark.parametrize('rate', [-0.1, 1.0])
+def test_a_rate_that_leaves_nothing_is_refused(network, rate):
+  with pytest.raises(ValueError, match='is not allowed; give 0 or more'):
+    network(dropout=rate).check(64, 64)
 
 
 def test_conditions_reach_the_output():

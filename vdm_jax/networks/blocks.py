@@ -47,6 +47,14 @@ _RESIZE = {
 }
 
 
+def check_dropout(rate: float) -> None:
+  """Raises ValueError for a rate that is none, or leaves nothing."""
+  if not 0 <= rate < 1:
+    raise ValueError(
+      f'dropout={rate} is not allowed; give 0 or more and less than 1.'
+    )
+
+
 class ResidualBlock(nn.Module):
   """Two 3x3 convolutions on every frame, modulated by an embedding.
 

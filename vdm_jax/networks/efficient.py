@@ -32,6 +32,7 @@ from vdm_jax.networks.attention import CrossAttention, SpatialAttention
 from vdm_jax.networks.blocks import (
   ResidualBlock,
   TemporalConvolutions,
+  check_dropout,
   nearest_upsample,
 )
 from vdm_jax.networks.conditions import Conditioned, TextForm, condition
@@ -133,6 +134,7 @@ class EfficientUNet(Conditioned):
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
     self.check_conditions()
+    check_dropout(self.dropout)
     if len(self.multipliers) != len(self.block_multipliers):
       raise ValueError(
         f'multipliers={self.multipliers} and block_multipliers='

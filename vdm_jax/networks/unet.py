@@ -29,6 +29,7 @@ from vdm_jax.networks.blocks import (
   ResidualBlock,
   Stage,
   TemporalConvolutions,
+  check_dropout,
   nearest_upsample,
 )
 from vdm_jax.networks.conditions import Conditioned, condition
@@ -84,6 +85,7 @@ class UNet(Conditioned):
   def check(self, height: int, width: int) -> None:
     """Raises ValueError unless the network can take this resolution."""
     self.check_conditions()
+    check_dropout(self.dropout)
     text = self.text_dim > 0 and self.text == 'cross'
     visual = self.visual_dim > 0 and self.visual == 'cross'
     if self.feed_forward and not (text or visual):
