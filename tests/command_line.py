@@ -13,6 +13,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 SHAPES = f'--config={CONFIGS / "moving_shapes.py"}:smoke'
 FOLDER = f'--config={CONFIGS / "folder.py"}:smoke'
 EIGHT = '--config.train.batch_size=8', '--config.sample.batch_size=8'
+QUICK = *EIGHT, '--config.network.multipliers=(1,)'
 
 
 def forget_flags():

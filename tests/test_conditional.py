@@ -222,7 +222,9 @@ def test_known_pixels_come_back_as_they_were(
 
 
 @pytest.mark.parametrize('sampler', [Ancestral(0.0), DDIM()])
-@pytest.mark.parametrize('scale', [1.0, 1.5])
+@pytest.mark.parametrize(
+  'scale', [pytest.param(1.0, marks=pytest.mark.slow), 1.5]
+)
 def test_guidance_helps_every_sampler_and_under_classifier_free_guidance(
   sampler, scale
 ):

@@ -75,7 +75,10 @@ def test_an_expert_is_trained_on_its_noise_levels_alone():
 
 @pytest.mark.parametrize(
   'sampler',
-  [Ancestral(0.2), DDIM(), DEIS(3), Heun(), Churn(Kutta(), 0.2)],
+  [
+    *(Ancestral(0.2), DEIS(3), Churn(Kutta(), 0.2)),
+    *(pytest.param(s, marks=pytest.mark.slow) for s in (DDIM(), Heun())),
+  ],
   ids=lambda s: type(s).__name__,
 )
 def test_a_cut_loop_goes_on_to_the_same_videos(sampler):

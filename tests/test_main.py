@@ -16,6 +16,7 @@ from tests.checkpoint_cases import opened
 from tests.command_line import (
   EIGHT,
   FOLDER,
+  QUICK,
   SHAPES,
   command,
   fails,
@@ -40,7 +41,7 @@ def _clean_flags():
 def finished(tmp_path_factory):
   """A workdir with a finished run of two steps."""
   workdir = tmp_path_factory.mktemp('runs') / 'shapes'
-  command(workdir, SHAPES, *EIGHT)
+  command(workdir, SHAPES, *QUICK)
   return workdir
 
 
@@ -254,7 +255,7 @@ def test_what_cannot_be_drawn_is_said(finished, capsys, arguments, part):
 def test_another_config_is_refused_and_named(finished, capsys):
   before = (finished / 'config.json').read_text()
   message = fails(
-    capsys, finished, SHAPES, *EIGHT, '--config.optimizer.learning_rate=0.5'
+    capsys, finished, SHAPES, *QUICK, '--config.optimizer.learning_rate=0.5'
   )
   assert 'holds a run of another config' in message
   rate = json.loads(before)['optimizer']['learning_rate']
@@ -267,7 +268,7 @@ def test_a_second_trainer_is_refused_and_leaves_nothing(finished, capsys):
   before = (finished / 'config.json').read_text()
   with opened(finished / 'checkpoints'):
     longer = '--config.train.num_steps=9'
-    message = fails(capsys, finished, SHAPES, *EIGHT, longer)
+    message = fails(capsys, finished, SHAPES, *QUICK, longer)
   assert f'is in use by process {os.getpid()} on ' in message
   assert (finished / 'config.json').read_text() == before
 
@@ -278,7 +279,7 @@ def test_a_run_that_a_signal_stopped_asks_to_be_started_again(
 ):
   stopped = loop.Result(state=None, step=1, stopped=True, skipped_clips={})
   monkeypatch.setattr(loop, 'train', lambda *_, **__: stopped)
-  assert command(tmp_path / 'run', SHAPES, *EIGHT) == os.EX_TEMPFAIL == 75
+  assert command(tmp_path / 'run', SHAPES, *QUICK) == os.EX_TEMPFAIL == 75
   assert not (tmp_path / 'run' / 'samples').exists()
 
 
@@ -290,7 +291,7 @@ def test_what_gives_way_in_a_run_is_one_sentence(
   tmp_path, capsys, monkeypatch, error
 ):
   monkeypatch.setattr(loop, 'train', mock.Mock(side_effect=error))
-  message = fails(capsys, tmp_path / 'run', SHAPES, *EIGHT, code=1)
+  message = fails(capsys, tmp_path / 'run', SHAPES, *QUICK, code=1)
   assert message == 'error: no'
 
 
@@ -344,10 +345,10 @@ def test_a_folder_without_videos_is_refused(tmp_path, capsys):
   empty = tmp_path / 'empty'
   empty.mkdir()
   path = f'--config.data.path={empty}'
-  message = fails(capsys, tmp_path / 'never', FOLDER, *EIGHT, path)
+  message = fails(capsys, tmp_path / 'never', FOLDER, *QUICK, path)
   assert str(empty) in message
   path = f'--config.data.path={tmp_path / "missing"}'
-  message = fails(capsys, tmp_path / 'never', FOLDER, *EIGHT, path)
+  message = fails(capsys, tmp_path / 'never', FOLDER, *QUICK, path)
   assert 'missing' in message
   assert not (tmp_path / 'never').exists()
 
@@ -368,7 +369,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, capsys):
   # A file in the place of the folder stops even root.
   blocked = tmp_path / 'file'
   blocked.write_text('mine')
-  message = fails(capsys, blocked, SHAPES, *EIGHT)
+  message = fails(capsys, blocked, SHAPES, *QUICK)
   assert str(blocked) in message
   assert blocked.read_text() == 'mine'
 
@@ -386,7 +387,7 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   (data / 'noise.avi').write_bytes(rng.bytes(2000))
   video.save(data / 'short.mp4', np.zeros((2, 16, 16, 3)))
   workdir = tmp_path / 'run'
-  command(workdir, FOLDER, *EIGHT, f'--config.data.path={data}')
+  command(workdir, FOLDER, *QUICK, f'--config.data.path={data}')
   out = capsys.readouterr().out
   assert '3 files could not be used' in out
   for name in ('zero.mp4', 'noise.avi', 'short.mp4'):
@@ -398,7 +399,7 @@ def test_a_folder_of_videos_trains_and_names_what_it_left_out(tmp_path, capsys):
   shutil.copy(data / 'a.mp4', data / 'c.mp4')
   longer = '--config.train.num_steps=3'
   message = fails(
-    capsys, workdir, FOLDER, *EIGHT, f'--config.data.path={data}', longer
+    capsys, workdir, FOLDER, *QUICK, f'--config.data.path={data}', longer
   )
   assert 'not what the checkpoint was trained on' in message
 
@@ -415,7 +416,7 @@ def test_packed_clips_train_like_their_files(tmp_path, capsys):
   command(
     workdir,
     FOLDER,
-    *EIGHT,
+    *QUICK,
     f'--config.data.path={data}',
     '--mode=pack',
     '--codec=raw',
@@ -425,5 +426,5 @@ def test_packed_clips_train_like_their_files(tmp_path, capsys):
   assert '6 clips in 1 shards' in out
   assert str(workdir / 'packed') in out
   packed = FOLDER.replace(':smoke', ':smoke,packed')
-  command(workdir, packed, *EIGHT, f'--config.data.path={workdir / "packed"}')
+  command(workdir, packed, *QUICK, f'--config.data.path={workdir / "packed"}')
   assert (workdir / 'samples' / 'final_0000002.mp4').exists()

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 import vdm_jax
-from tests.command_line import EIGHT, SHAPES, command, fails, forget_flags
+from tests.command_line import (
+  EIGHT,
+  QUICK,
+  SHAPES,
+  command,
+  fails,
+  forget_flags,
+)
 from tests.text_cases import encode_words
 from vdm_jax import commands
 
 TEXT = SHAPES.replace(':smoke', ':text,smoke')
-QUICK = ('--config.network.multipliers=(1,)',)
 PROMPT = 'a red circle slides over a plain background'
 
 
@@ -53,7 +59,7 @@ def trained(tmp_path_factory):
   command(workdir, '--mode=encode', TEXT, encoder)
   # The store holds more captions than this run's data.
   data = '--config.data.frameskip=1', "--config.data.shapes=('circle',)"
-  command(workdir, TEXT, *EIGHT, *QUICK, encoder, *data)
+  command(workdir, TEXT, *QUICK, encoder, *data)
   return workdir
 
 
@@ -127,7 +133,7 @@ def finer(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'finer'
   size = '--config.data.height=32', '--config.data.width=32'
   plain = '--config.network.classes=()'
-  rest = *EIGHT, *QUICK, *size, plain
+  rest = *QUICK, *size, plain
   command(workdir, SHAPES, *rest, '--config.data.frameskip=0.5')
   return workdir
 

@@ -241,7 +241,13 @@ def test_batches_are_those_of_the_pipeline(variant, changes, tmp_path):
   assert {k: found[k] for k in expected} == expected
 
 
-@pytest.mark.parametrize('variant', ['', 'pyoco', 'pyoco,sr', 'videofusion'])
+@pytest.mark.parametrize(
+  'variant',
+  [
+    *('', 'pyoco', 'pyoco,sr'),
+    pytest.param('videofusion', marks=pytest.mark.slow),
+  ],
+)
 def test_blocks_have_every_parameter_once(variant):
   """But for the prior of VideoFusion, which is no U-Net."""
   load = Workload(build(config(variant=variant)), 1)

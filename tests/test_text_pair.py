@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import vdm_jax
-from tests.command_line import CONFIGS, EIGHT, command, forget_flags
+from tests.command_line import CONFIGS, QUICK, command, forget_flags
 from tests.parameters import moved, moved_of
 from tests.pipeline_cases import take
 from tests.text_cases import encode_words, tiny_encoder, write_store
@@ -609,7 +609,7 @@ def test_t5_and_clip_from_the_command_line(tmp_path):
   workdir = tmp_path / 'run'
   try:
     command(workdir, '--mode=encode', *flags)
-    command(workdir, *flags, *EIGHT, '--config.network.multipliers=(1,)')
+    command(workdir, *flags, *QUICK)
     few = '--mode=sample', '--num=2', '--num_steps=2', '--guidance=2'
     command(workdir, *few, '--prompt=a red cat', f'--encoder={tmp_path / "t5"}')
   finally:

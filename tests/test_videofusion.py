@@ -325,6 +325,7 @@ def test_joint_and_fixed_training_are_what_table_7_compares():
   assert system(training='fixed').frozen == ('base',)
 
 
+@pytest.mark.slow
 def test_images_train_the_base_generator_alone():
   vf = system(cond_dropout=0.0)
   given = batch()
