@@ -125,6 +125,7 @@ def test_it_starts_as_a_network_of_its_first_level():
   assert np.abs(first - third).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_recomputation_changes_nothing_and_gradients_reach_all():
   def loss(params, network):
     output = network.apply({'params': params}, Z, LOGSNR, **given())
