@@ -22,6 +22,7 @@ from vdm_jax.networks.attention import (
   TemporalAttention,
 )
 from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.dropout import dropout
 from vdm_jax.networks.materialization import materialize
 from vdm_jax.networks.normalization import GroupNorm
 
@@ -45,14 +46,6 @@ _RESIZE = {
   'down': average_pool,
   'up': nearest_upsample,
 }
-
-
-def check_dropout(rate: float) -> None:
-  """Raises ValueError for a rate that is none, or leaves nothing."""
-  if not 0 <= rate < 1:
-    raise ValueError(
-      f'dropout={rate} is not allowed; give 0 or more and less than 1.'
-    )
 
 
 class ResidualBlock(nn.Module):
@@ -84,7 +77,9 @@ class ResidualBlock(nn.Module):
     )(jax.nn.silu(embedding))
     scale, shift = jnp.split(modulation[:, :, None, None], 2, axis=-1)
     h = GroupNorm(dtype=self.dtype, name='norm_2')(h, (scale, shift))
-    h = nn.Dropout(self.dropout, deterministic=not self.train)(jax.nn.silu(h))
+    h = jax.nn.silu(h)
+    if self.train and self.dropout:
+      h = dropout(h, self.dropout, self.make_rng('dropout'))
     h = Conv(
       self.features,
       dtype=self.dtype,

@@ -32,11 +32,11 @@ from vdm_jax.networks.attention import CrossAttention, SpatialAttention
 from vdm_jax.networks.blocks import (
   ResidualBlock,
   TemporalConvolutions,
-  check_dropout,
   nearest_upsample,
 )
 from vdm_jax.networks.conditions import Conditioned, TextForm, condition
 from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.dropout import check_dropout
 from vdm_jax.networks.normalization import GroupNorm
 
 

@@ -29,11 +29,11 @@ from vdm_jax.networks.blocks import (
   ResidualBlock,
   Stage,
   TemporalConvolutions,
-  check_dropout,
   nearest_upsample,
 )
 from vdm_jax.networks.conditions import Conditioned, condition
 from vdm_jax.networks.convolution import Conv
+from vdm_jax.networks.dropout import check_dropout
 from vdm_jax.networks.normalization import GroupNorm
 
 

@@ -4,8 +4,9 @@ A compiler computes cheap elementwise work where its result is read, and stores
 the rest.  So values are of two kinds:
 
     stored    inputs and outputs of the program; what products, reductions and
-              random draws make; what products read; a sum of two large stored
-              values that several equations read (a residual stream)
+              random draws make; what products read; what is behind a barrier;
+              a sum of two large stored values that several equations read (a
+              residual stream)
     fused     all others: known by the stored values that they are made of
 
 Each stored value is written by one kernel, which reads the stored values that
@@ -30,6 +31,7 @@ _STORED = {
   *_LOOPS,
   *('argmax', 'argmin', 'cumsum', 'gather', 'random_bits', 'scatter'),
   *('scatter-add', 'sort', 'random_wrap', 'random_unwrap', 'random_fold_in'),
+  'optimization_barrier',
 }
 _VIEWS = {'reshape', 'squeeze', 'expand_dims', 'transpose', 'copy'}
 _MANY = 8  # stored values that one fused value is made of, at most
