@@ -165,15 +165,20 @@ def test_temporal_attention_knows_order_but_no_absolute_time():
 
 @pytest.mark.slow
 def test_remat_changes_memory_not_values():
+  """Nor the masks of dropout, which are drawn once more."""
   z = jax.random.normal(jax.random.key(1), (1, 2, 8, 8, 3))
+  rngs = {'dropout': jax.random.key(2)}
 
-  def gradient(network):
+  def gradient(**options):
+    network = TINY.clone(dropout=0.3, **options)
+
     def loss(variables):
-      return jnp.square(network.apply(variables, z, jnp.zeros(1))).sum()
+      out = network.apply(variables, z, jnp.zeros(1), train=True, rngs=rngs)
+      return jnp.square(out).sum()
 
     return jax.jit(jax.grad(loss))(tiny_variables())
 
-  plain, remat = gradient(TINY), gradient(TINY.clone(remat=True))
+  plain, remat = gradient(), gradient(remat=True)
   jax.tree.map(
     functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-2),
     plain,
