@@ -1,9 +1,9 @@
-"""Dropout whose mask is drawn once.
+"""Dropout whose mask is drawn once (Srivastava et al. 2014).
 
 XLA fuses cheap producers into their consumers, and takes random bits for cheap:
-it would draw the mask in the convolution that reads x, and again in the
-gradient of that convolution's kernel, slowing both.  Behind a barrier the mask
-is stored, a byte for each value of x.
+it would draw the mask in the convolution that reads the result, and again in
+the gradient of that convolution's kernel, slowing both.  Behind a barrier the
+mask is stored, a byte for each value.
 """
 
 import jax
@@ -20,7 +20,13 @@ def check_dropout(rate: float) -> None:
 
 
 def dropout(x: Array, rate: float, key: Array) -> Array:
-  """Returns x with values set to 0 at `rate`, the others over 1 - rate."""
+  """Returns x, of any shape, with some values 0 and its mean kept.
+
+  Args:
+    x: values.
+    rate: probability of 0, in [0, 1); the other values are divided by 1 - rate.
+    key: random key.
+  """
   kept = jax.random.bernoulli(key, 1 - rate, x.shape)
   kept = lax.optimization_barrier(kept)
   return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
